@@ -1,0 +1,67 @@
+// Paged KV cache: page numbers and page tables. Provider-independent: the bytes of a page live with
+// each provider.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace moesaic {
+
+inline constexpr int64_t kPageTokens = 32;
+
+enum class PageKind : uint8_t { kFull, kWindowed };
+
+// Asks a provider to copy the contents of one page to another in every cache of a kind (copy on
+// write).
+struct PageCopy {
+  PageKind kind;
+  int32_t from;
+  int32_t to;
+};
+
+// Page tables of all live sequences. Pages are reference-counted, so that sequences share prefixes;
+// a page that is shared is copied before it is written. Positions are absolute in both kinds: entry
+// i of a table covers positions [32 i, 32 i + 32), and in the windowed table entries wholly older
+// than the window are released and hold -1.
+class KvCache {
+ public:
+  // window 0: there are no windowed caches. `full`: whether there are full ones.
+  KvCache(int64_t sequences, int64_t context, int64_t batch, int64_t window, bool full);
+
+  int32_t create();                // Throws Error(kRequest) when all sequences are in use.
+  int32_t fork(int32_t sequence);  // Shares every page.
+  void free(int32_t sequence);
+  void trim(int32_t sequence,
+            int64_t length);  // Throws if a windowed page that would be needed again is gone.
+  int64_t length(int32_t sequence) const;
+  bool alive(int32_t sequence) const;
+
+  // Makes room for `count` more tokens and counts them into the length. Appends the page copies
+  // that must run before the step.
+  void append(int32_t sequence, int64_t count, std::vector<PageCopy>& copies);
+  // After the step: releases windowed pages that no later token can see.
+  void release_old(int32_t sequence);
+
+  // Page numbers by absolute position / 32.
+  std::span<const int32_t> table(PageKind kind, int32_t sequence) const;
+  int64_t pages(PageKind kind) const;  // size of the pool
+  int64_t free_pages(PageKind kind) const;
+
+ private:
+  struct Pool {
+    std::vector<int32_t> references;
+    std::vector<int32_t> free;
+  };
+  struct Sequence {
+    bool alive = false;
+    int64_t length = 0;
+    std::vector<int32_t> tables[2];
+  };
+  int64_t context_;
+  int64_t window_;
+  Pool pools_[2];
+  std::vector<Sequence> sequences_;
+};
+
+}  // namespace moesaic
