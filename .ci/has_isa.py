@@ -1,0 +1,7 @@
+"""Exits with 0 if this machine has the instruction set named by the argument, as the installed runtime sees it."""
+
+import sys
+
+from moesaic.runtime import _native
+
+sys.exit(sys.argv[1] not in _native.available_isas())

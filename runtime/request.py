@@ -1,0 +1,130 @@
+"""One generation in progress: its tokens so far, its sampler, its text."""
+
+import time
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from moesaic.runtime.results import Completion, Piece, Timings, TokenLogprob, Usage
+from moesaic.runtime.sampler import make_sampler
+from moesaic.runtime.sampling import SamplingParams
+from moesaic.runtime.stopping import StopMatcher
+from moesaic.runtime.tokenizer import Tokenizer
+
+__all__ = ["Request"]
+
+
+class Request:
+    """A prompt on its way to a completion. The scheduler drives it, one caller reads its pieces."""
+
+    def __init__(
+        self, prompt: list[int], params: SamplingParams, tokenizer: Tokenizer, context: int
+    ) -> None:
+        self.sequence = -1
+        self.finished = False
+        self._prompt = prompt
+        self._params = params
+        self._stop_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids
+        self._limit = min(params.max_tokens, context - len(prompt))
+        self._sampler = make_sampler(params, tokenizer)
+        self._decoder = tokenizer.stream()
+        self._matcher = StopMatcher(params.stop)
+        self._done = 0  # tokens the cache holds
+        self._tokens: list[int] = []
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._pieces: deque[Piece] = deque()
+        self._error: BaseException | None = None
+        self._submitted = time.perf_counter()
+        self._started = self._first = self._last = 0.0
+
+    @property
+    def in_prefill(self) -> bool:
+        """Whether prompt tokens are still to be run."""
+        return self._done < len(self._prompt)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether ``pop`` has something to give."""
+        return bool(self._pieces) or self._error is not None
+
+    def start(self, sequence: int, now: float) -> None:
+        """Take a sequence of the executor at time ``now``."""
+        self.sequence = sequence
+        self._started = now
+
+    def next_tokens(self, room: int) -> list[int]:
+        """Tokens to run next, at most ``room``."""
+        tokens = self._prompt if self.in_prefill else self._tokens[-1:]
+        start = self._done if self.in_prefill else 0
+        return tokens[start : start + room]
+
+    def is_ready_after(self, count: int) -> bool:
+        """Whether after ``count`` more tokens the next one can be sampled."""
+        return self._done + count >= len(self._prompt)
+
+    def advance(self, count: int) -> None:
+        """Count tokens that a step has run."""
+        self._done += count
+
+    def accept(self, logits: npt.NDArray[np.float32]) -> None:
+        """Sample the next token from ``logits`` float32 [vocab] and publish what it adds."""
+        token, logprob = self._sampler.sample(logits, self._prompt, self._tokens)
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        if token in self._stop_ids:
+            self._finish("stop", self._matcher.push(self._decoder.flush()) + self._matcher.flush())
+            return
+        self._tokens.append(token)
+        entries = None
+        if self._params.logprobs is not None:
+            top = tuple(self._sampler.top_logprobs(self._params.logprobs))
+            entries = [TokenLogprob(token, logprob, top)]
+            self._logprobs += entries
+        text = self._matcher.push(self._decoder.push(token))
+        if self._matcher.stopped:
+            self._finish("stop", text, [token], entries)
+        elif len(self._tokens) >= self._limit:
+            tail = self._matcher.push(self._decoder.flush()) + self._matcher.flush()
+            self._finish("stop" if self._matcher.stopped else "length", text + tail, [token], entries)
+        else:
+            self._publish(Piece(text, [token], entries))
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, which ``pop`` raises."""
+        self._error = error
+        self.finished = True
+
+    def pop(self) -> Piece:
+        """The oldest piece not yet read; only when ``has_news``."""
+        if self._pieces:
+            return self._pieces.popleft()
+        assert self._error is not None
+        raise self._error
+
+    def _finish(
+        self,
+        reason: str,
+        text: str,
+        tokens: list[int] | None = None,
+        logprobs: list[TokenLogprob] | None = None,
+    ) -> None:
+        self.finished = True
+        completion = Completion(
+            text="".join([*self._text, text]),
+            tokens=self._tokens,
+            finish_reason=reason,
+            usage=Usage(len(self._prompt), len(self._tokens)),
+            timings=Timings(
+                queued=self._started - self._submitted,
+                prefill=self._first - self._started,
+                decode=self._last - self._first,
+            ),
+            logprobs=self._logprobs if self._params.logprobs is not None else None,
+        )
+        self._publish(Piece(text, tokens or [], logprobs, completion))
+
+    def _publish(self, piece: Piece) -> None:
+        self._text.append(piece.text)
+        self._pieces.append(piece)

@@ -1,0 +1,108 @@
+"""What the runtime returns: completions, and the pieces of a stream."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["Completion", "Piece", "Timings", "TokenLogprob", "Usage"]
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Natural log-probability of a generated token under the model's own distribution.
+
+    Attributes:
+        token: The generated token.
+        logprob: Its log-probability, before penalties, temperature and truncation.
+        top: The most probable tokens at this position with theirs, best first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock seconds of one completion.
+
+    Attributes:
+        queued: From submission until the first prompt token was in a step.
+        prefill: From then until the first token was sampled.
+        decode: From then until the last token was sampled.
+    """
+
+    queued: float
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished generation; ``str()`` of it is the text.
+
+    Attributes:
+        text: The generated text, without the prompt and without a matched stop string.
+        tokens: The generated token ids, a final stop token not included.
+        finish_reason: ``stop`` (the model or a stop string ended it) or ``length``.
+        usage: Token counts.
+        timings: Seconds spent.
+        logprobs: One entry a token when asked for, else None.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+    logprobs: list[TokenLogprob] | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens per second of prefill."""
+        return _rate(self.usage.prompt_tokens, self.timings.prefill)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Generated tokens per second after the first one; 0 if there was only one."""
+        return _rate(self.usage.completion_tokens - 1, self.timings.decode)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step added to a stream.
+
+    Attributes:
+        text: New text; may be empty, since characters and stop strings are never split.
+        tokens: New token ids; empty only in a final piece that releases held text.
+        logprobs: One entry a new token when asked for.
+        completion: The whole result, in the last piece only.
+    """
+
+    text: str
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] | None = None
+    completion: Completion | None = None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """``stop`` or ``length`` in the last piece, else None."""
+        return self.completion.finish_reason if self.completion else None
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if count > 0 and seconds > 0 else 0.0

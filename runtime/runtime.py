@@ -1,0 +1,223 @@
+"""Runtime: executes a plan. Prompts in, text or logits out."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from moesaic.errors import PlanError, RequestError
+from moesaic.plan_format import PlanFile
+from moesaic.runtime import _native
+from moesaic.runtime.chat import encode_chat
+from moesaic.runtime.plan import load_plan
+from moesaic.runtime.request import Request
+from moesaic.runtime.results import Completion, Piece
+from moesaic.runtime.sampling import SamplingParams
+from moesaic.runtime.scheduler import Scheduler
+from moesaic.runtime.tokenizer import Tokenizer
+
+__all__ = ["Prompt", "Runtime"]
+
+Prompt = str | Sequence[int]
+
+
+class Runtime:
+    """An open plan.
+
+    Several threads may use one runtime; their requests share its steps. On the CPU a request's result does not depend on
+    the number of threads, the batch, or what else is running.
+
+    Args:
+        plan: A plan directory written by ``partition``.
+        threads: CPU threads; by default the cores this process may use.
+        context: Tokens of one sequence; may lower the plan's limit, as may ``sequences`` and ``batch``.
+        sequences: Sequences live at once; further prompts wait their turn.
+        batch: Tokens of one step.
+
+    Raises:
+        PlanError: The directory is not a plan, is damaged, or does not fit the options.
+        DeviceError: The plan needs a device that is not here.
+    """
+
+    def __init__(
+        self,
+        plan: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        sequences: int | None = None,
+        batch: int | None = None,
+    ) -> None:
+        path = Path(plan)
+        if path.suffix == ".gguf" and path.is_file():
+            raise PlanError(
+                f"{path} is a model file, not a plan",
+                hint=f"partition it first: `partition {path} -o {path.with_suffix('')}/`",
+            )
+        loaded = load_plan(path)
+        self.tokenizer = Tokenizer.from_directory(path)
+        self.plan: PlanFile = loaded.file
+        self.defaults = SamplingParams.from_generation_config(self.tokenizer.generation_config)
+        options = {"threads": threads, "context": context, "sequences": sequences, "batch": batch}
+        executor = _native.Executor(
+            loaded.program,
+            str(path / "weights.bin"),
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        self._scheduler = Scheduler(executor)
+
+    @overload
+    def generate(self, prompt: Prompt, **sampling: Any) -> Completion: ...
+    @overload
+    def generate(self, prompt: Sequence[Prompt], **sampling: Any) -> list[Completion]: ...
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], **sampling: Any
+    ) -> Completion | list[Completion]:
+        """Continue a prompt, or a list of prompts as one batch.
+
+        Args:
+            prompt: Text, a flat list of token ids, or a list of either. Special tokens are not parsed out of text.
+            **sampling: Fields of `SamplingParams`; the model's own defaults for the rest.
+
+        Returns:
+            A completion for one prompt, a list in the same order for a list.
+
+        Raises:
+            RequestError: A prompt is empty or longer than the context, or an argument is wrong.
+        """
+        many = _is_list_of_prompts(prompt)
+        prompts = list(prompt) if many else [prompt]
+        results = self._complete(self._requests([self._encode(p) for p in prompts], sampling))
+        return results if many else results[0]
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[Piece]:
+        """Continue one prompt, yielding each piece as it is made; arguments as for `generate`.
+
+        Closing the iterator early frees the sequence.
+        """
+        return self._pieces(self._requests([self._encode(prompt)], sampling)[0])
+
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[False] = ..., **sampling: Any
+    ) -> Completion: ...
+    @overload
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[True], **sampling: Any
+    ) -> Iterator[Piece]: ...
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: bool = False, **sampling: Any
+    ) -> Completion | Iterator[Piece]:
+        """Answer a conversation, formatted by the model's chat template.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}`` in order. Special tokens inside contents stay plain text.
+            stream: Yield pieces, as `stream` does, instead of returning the completion.
+            **sampling: As for `generate`; ``template_vars``, a mapping, is passed to the template.
+
+        Raises:
+            RequestError: The model has no chat template, the template refuses the messages, or as for `generate`.
+        """
+        variables = sampling.pop("template_vars", {})
+        tokens = encode_chat(self.tokenizer, self.tokenizer.chat_template, messages, **variables)
+        request = self._requests([tokens], sampling)[0]
+        return self._pieces(request) if stream else self._complete([request])[0]
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits after each token of one fresh sequence (teacher-forced).
+
+        Args:
+            tokens: n token ids, at most the context.
+
+        Returns:
+            float32 [n, vocab]; row i predicts token i + 1.
+        """
+        ids = self._check_tokens(list(tokens))
+        if len(ids) > self.limits["context"]:
+            raise self._too_long(len(ids))
+        return self._scheduler.logits(np.array(ids, np.int32))
+
+    def memory(self) -> list[dict[str, Any]]:
+        """Bytes per device and purpose, as planned and as allocated."""
+        return self._scheduler.executor.memory()
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Limits in force: context, sequences, batch, logits_rows."""
+        return dict(self._scheduler.executor.limits)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads in use."""
+        return self._scheduler.executor.threads
+
+    def close(self) -> None:
+        """Free all memory; the runtime cannot be used after."""
+        self._scheduler.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if not prompt:
+                raise RequestError("the prompt is empty", hint="give at least one character or token id")
+            return self.tokenizer.encode(prompt)
+        return self._check_tokens(list(prompt))
+
+    def _check_tokens(self, tokens: list[int]) -> list[int]:
+        if not tokens:
+            raise RequestError("the prompt is empty", hint="give at least one character or token id")
+        vocab = self.plan.model.vocab_size
+        for i, token in enumerate(tokens):
+            if not isinstance(token, int | np.integer) or isinstance(token, bool):
+                raise RequestError(f"token {i} of the prompt must be an integer, not {token!r}")
+            if not 0 <= token < vocab:
+                raise RequestError(f"token {i} of the prompt is {token}, the vocabulary has {vocab}")
+        return [int(token) for token in tokens]
+
+    def _too_long(self, count: int) -> RequestError:
+        context = self.limits["context"]
+        return RequestError(
+            f"the prompt has {count} tokens, the context of this runtime is {context}",
+            hint="shorten it, or partition with a larger --context",
+        )
+
+    def _requests(self, prompts: list[list[int]], sampling: dict[str, Any]) -> list[Request]:
+        context = self.limits["context"]
+        params = self.defaults.updated(**sampling)
+        for prompt in prompts:
+            if len(prompt) >= context:
+                raise self._too_long(len(prompt))
+        return [Request(prompt, params, self.tokenizer, context) for prompt in prompts]
+
+    def _complete(self, requests: list[Request]) -> list[Completion]:
+        """Run requests as one batch; what an exception leaves unfinished is cancelled."""
+        self._scheduler.submit(requests)
+        try:
+            return [list(self._scheduler.pieces(request))[-1].completion for request in requests]
+        finally:
+            self._scheduler.cancel(requests)
+
+    def _pieces(self, request: Request) -> Iterator[Piece]:
+        self._scheduler.submit([request])
+        try:
+            yield from self._scheduler.pieces(request)
+        finally:
+            self._scheduler.cancel([request])
+
+
+def _is_list_of_prompts(prompt: Prompt | Sequence[Prompt]) -> bool:
+    """Whether this is many prompts: a list of strings or of lists; a flat list of ints is one prompt."""
+    return not isinstance(prompt, str) and any(
+        isinstance(item, str | Sequence | np.ndarray) for item in prompt
+    )
