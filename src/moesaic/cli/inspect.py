@@ -1,0 +1,26 @@
+"""``moesaic inspect``: what a plan holds and where its nodes run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moesaic.cli._render import errors_as_messages, print_json
+from moesaic.cli._report import plan_summary, print_plan
+from moesaic.partitioner import Plan
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    plan: Annotated[Path, typer.Argument(help="A plan directory.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Show model facts, memory per device and placement of a plan."""
+    with errors_as_messages():
+        opened = Plan.open(plan)
+        if as_json:
+            print_json(plan_summary(opened.file))
+        else:
+            print_plan(opened.file)

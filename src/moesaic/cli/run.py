@@ -1,0 +1,98 @@
+"""``moesaic run``: continue a prompt, streaming the text to stdout."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moesaic.cli._render import err, errors_as_messages, print_json
+from moesaic.runtime import Completion, Runtime
+
+__all__ = ["print_rates", "run", "stream_text"]
+
+
+def run(
+    plan: Annotated[Path, typer.Argument(help="A plan directory, as `moesaic partition` writes it.")],
+    prompt: Annotated[str | None, typer.Argument(help="The text to continue; `-` or none reads stdin.")] = None,
+    *,
+    chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
+    system: Annotated[str | None, typer.Option(help="System message, with --chat.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", help="Tokens to generate at most.")] = 256,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Drop what is this much less probable than the best.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the random choices.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End at this text; may be repeated.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's end tokens.")] = False,
+    threads: Annotated[int | None, typer.Option("--threads", "-t", help="CPU threads.")] = None,
+    context: Annotated[int | None, typer.Option("--context", help="Lower the plan's context.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
+) -> None:
+    """Continue a prompt with a partitioned model."""
+    sampling = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": stop,
+        "ignore_eos": ignore_eos,
+    }
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    text = sys.stdin.read() if prompt in (None, "-") else prompt
+    with errors_as_messages(), Runtime(plan, threads=threads, context=context) as runtime:
+        messages = [{"role": "user", "content": text}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        request = messages if chat else text
+        if as_json:
+            print_json(_as_json(runtime.chat(request, **sampling) if chat else runtime.generate(request, **sampling)))
+        else:
+            print_rates(stream_text(runtime, request, sampling))
+
+
+def stream_text(runtime: Runtime, prompt: str | list[dict[str, str]], sampling: dict[str, Any]) -> Completion:
+    """Write a reply to stdout as it is made (a text prompt, or chat messages) and return the whole."""
+    chat = not isinstance(prompt, str)
+    pieces = runtime.chat(prompt, stream=True, **sampling) if chat else runtime.stream(prompt, **sampling)
+    for piece in pieces:
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+        if piece.completion is not None:
+            sys.stdout.write("\n")
+            return piece.completion
+    raise AssertionError("a stream ends with a completion")
+
+
+def print_rates(completion: Completion) -> None:
+    """Tokens and tokens per second, on stderr."""
+    usage = completion.usage
+    err.print(
+        f"[dim]prompt {usage.prompt_tokens} tokens, {completion.prefill_tokens_per_second:.1f} tokens/s; "
+        f"generated {usage.completion_tokens} tokens, {completion.decode_tokens_per_second:.1f} tokens/s; "
+        f"{completion.finish_reason}[/]"
+    )
+
+
+def _as_json(completion: Completion) -> dict[str, Any]:
+    return {
+        "text": completion.text,
+        "tokens": completion.tokens,
+        "finish_reason": completion.finish_reason,
+        "usage": {
+            "prompt_tokens": completion.usage.prompt_tokens,
+            "completion_tokens": completion.usage.completion_tokens,
+        },
+        "timings": {
+            "queued_seconds": completion.timings.queued,
+            "prefill_seconds": completion.timings.prefill,
+            "decode_seconds": completion.timings.decode,
+            "prefill_tokens_per_second": completion.prefill_tokens_per_second,
+            "decode_tokens_per_second": completion.decode_tokens_per_second,
+        },
+    }
