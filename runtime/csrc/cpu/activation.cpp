@@ -1,0 +1,16 @@
+#include "cpu/activation.h"
+
+namespace moesaic::cpu {
+
+std::optional<Activation> find_activation(std::string_view name) {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "swiglu_clamped") return Activation::kSwigluClamped;
+  return std::nullopt;
+}
+
+GatedActivationFn gated_activation(Isa isa) {
+  return isa == Isa::kAvx512 ? avx512::gated_activation : generic::gated_activation;
+}
+
+}  // namespace moesaic::cpu
