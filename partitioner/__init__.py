@@ -1,0 +1,1 @@
+"""Turns a GGUF model file into a plan directory."""
