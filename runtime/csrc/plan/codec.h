@@ -57,4 +57,9 @@ inline int64_t matrix_bytes(Codec codec, int64_t rows, int64_t cols) {
   return strip_count(rows) * strip_layout(codec, cols).bytes;
 }
 
+// A(C) of the plan format: bytes of one row of `cols` activations as kernels of this codec read it.
+inline int64_t activation_bytes(Codec codec, int64_t cols) {
+  return codec_info(codec).is_float() ? 4 * cols : cols / 2 * 3;
+}
+
 }  // namespace moesaic
