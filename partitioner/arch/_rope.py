@@ -1,0 +1,140 @@
+"""Tables of rotary position embeddings, computed in float64."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from moesaic.partitioner.arch._builder import Builder
+from moesaic.partitioner.arch._hyper import count
+from moesaic.partitioner.gguf import Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """How heads rotate.
+
+    Attributes:
+        inv_freq: The weight with the frequencies, float32 [dims / 2].
+        dims: Rotated dimensions of a head.
+        style: ``neox`` or ``norm``.
+        scale: Factor on cos and sin.
+    """
+
+    inv_freq: ir.Value
+    dims: int
+    style: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Yarn:
+    """Yarn scaling as a model file states it; `truncate` rounds the ends of the ramp."""
+
+    factor: float
+    original: int
+    beta_fast: float
+    beta_slow: float
+    truncate: bool
+
+    @property
+    def attention(self) -> float:
+        """The factor on cos and sin."""
+        return 0.1 * math.log(self.factor) + 1 if self.factor > 1 else 1.0
+
+    def apply(self, freqs: NDArray[np.float64], theta: float) -> NDArray[np.float64]:
+        """Returns the frequencies: scaled where waves are long, unscaled where they are short."""
+        half = len(freqs)
+
+        def pair(rotations: float) -> float:
+            return half * math.log(self.original / (2 * math.pi * rotations)) / math.log(theta)
+
+        low, high = pair(self.beta_fast), pair(self.beta_slow)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, 2 * half - 1)
+        high += 0.001 if low == high else 0
+        ramp = np.clip((np.arange(half) - low) / (high - low), 0, 1)
+        scaled: NDArray[np.float64] = freqs / self.factor * ramp + freqs * (1 - ramp)
+        return scaled
+
+
+def rope(b: Builder, k_dim: int, style: str, *, truncate: bool = True) -> Rope:
+    """Reads the file's rope keys (base, scaling, `rope_freqs`) and makes the table.
+
+    Args:
+        b: The model.
+        k_dim: Width of a key head.
+        style: ``neox`` or ``norm``.
+        truncate: Whether yarn rounds the ends of its ramp.
+    """
+    meta = b.hyper
+    theta, dims = base(meta, "rope.freq_base"), rotary_dims(meta, k_dim)
+    freqs, scale = frequencies(theta, dims), 1.0
+    kind, factor = _scaling(meta)
+    if b.weights.has("rope_freqs.weight"):
+        freqs = freqs / _divisors(b, dims // 2)
+    elif kind == "yarn":
+        yarn = _read_yarn(meta, factor, truncate)
+        freqs, scale = yarn.apply(freqs, theta), yarn.attention
+    elif kind == "linear":
+        freqs = freqs / factor
+    scale *= meta.f32("rope.scaling.attn_factor", 1.0)
+    return Rope(b.weights.computed("rope.inv_freq", freqs), dims, style, scale)
+
+
+def frequencies(theta: float, dims: int) -> NDArray[np.float64]:
+    """Returns theta^(-2i / dims) for i = 0 .. dims / 2 - 1."""
+    return theta ** (-np.arange(0, dims, 2, dtype=np.float64) / dims)
+
+
+def base(meta: Metadata, key: str, default: float = 10000.0) -> float:
+    """Returns the base of the frequencies."""
+    theta = meta.f32(key, default)
+    if theta <= 1:
+        meta.fail(key, f"expected more than 1 but got {theta}")
+    return theta
+
+
+def rotary_dims(meta: Metadata, k_dim: int) -> int:
+    """Returns how many dimensions of a head rotate."""
+    dims = count(meta, "rope.dimension_count", k_dim, default=k_dim)
+    if dims % 2:
+        meta.fail("rope.dimension_count", f"expected an even number but got {dims}")
+    return dims
+
+
+def _scaling(meta: Metadata) -> tuple[str, float]:
+    """Returns the kind of scaling (none, linear, yarn) and its factor."""
+    kind = meta.str("rope.scaling.type", "linear")
+    key = "rope.scaling.factor" if "rope.scaling.factor" in meta else "rope.scale_linear"
+    factor = meta.f32(key, 0.0) or 1.0
+    if kind not in ("none", "linear", "yarn"):
+        meta.fail(
+            "rope.scaling.type",
+            f"expected none, linear or yarn but got {kind!r}",
+            hint="this kind of position scaling is not supported for this architecture",
+        )
+    if not 0 < factor < 1e6:
+        meta.fail(key, f"expected a positive factor but got {factor}")
+    return ("none", 1.0) if factor == 1 else (kind, factor)
+
+
+def _read_yarn(meta: Metadata, factor: float, truncate: bool) -> Yarn:
+    most = 1 << 28
+    context = count(meta, "context_length", most)
+    original = count(meta, "rope.scaling.original_context_length", most, default=context)
+    fast = meta.f32("rope.scaling.yarn_beta_fast", 32.0)
+    slow = meta.f32("rope.scaling.yarn_beta_slow", 1.0)
+    if not 0 < slow <= fast:
+        meta.fail("rope.scaling.yarn_beta_fast", f"expected at least {slow} but got {fast}")
+    return Yarn(factor, original, fast, slow, truncate)
+
+
+def _divisors(b: Builder, length: int) -> NDArray[np.float32]:
+    divisors = b.weights.floats("rope_freqs.weight", length)
+    if not np.all(np.isfinite(divisors)) or np.any(divisors <= 0):
+        b.weights.fail("rope_freqs.weight", "expected positive numbers")
+    return divisors

@@ -1,0 +1,180 @@
+"""Takes tensors from a model file, checks them, and makes them weights of the graph."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import ArrayLike, NDArray
+
+from moesaic.errors import ModelError
+from moesaic.partitioner.gguf import GgufFile, TensorInfo
+from moesaic.partitioner.gguf.dtypes import matrix_codec, row_bytes, vector_codec
+from moesaic.partitioner.plan.codecs import TENSOR_ALIGNMENT, align
+from moesaic.partitioner.plan.sources import (
+    Blocks,
+    PartSource,
+    TensorSource,
+    array_part,
+    lay_out,
+    stacked,
+)
+from moesaic.plan_format import WEIGHTS_HEADER_BYTES, Tensor
+
+WEIGHTS_FILE = "weights.bin"
+
+
+class Weights:
+    """The weights of one model, in the order in which its nodes ask for them.
+
+    Every tensor is checked when it is taken: its name, its shape, its type. Names get the prefix of
+    the current layer. A weight asked for twice is stored once.
+
+    Attributes:
+        sources: The weights so far, with the origin of every part.
+        tensors: Their places in ``weights.bin``, not hashed yet.
+        values: Their graph initializers.
+    """
+
+    def __init__(self, gguf: GgufFile) -> None:
+        self.gguf = gguf
+        self.sources: dict[str, TensorSource] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.values: dict[str, ir.Value] = {}
+        self._prefix = ""
+        self._taken: set[str] = set()
+        self._end = WEIGHTS_HEADER_BYTES
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[None]:
+        """Puts `blk.<index>.` before every name."""
+        self._prefix = f"blk.{index}."
+        yield
+        self._prefix = ""
+
+    def fail(self, tensor: str, message: str, *, hint: str | None = None) -> NoReturn:
+        """Raises a `ModelError` about a tensor, by its full name."""
+        raise ModelError(f"{self.gguf.path}: tensor {tensor!r}: {message}", hint=hint)
+
+    def has(self, name: str) -> bool:
+        """Tells whether the file has a tensor."""
+        return self._prefix + name in self.gguf.tensors
+
+    def take(self, name: str, *shape: int) -> TensorInfo:
+        """Returns a tensor after checking its shape (NumPy order), and counts it as used."""
+        info = self.gguf.tensor(self._prefix + name)
+        if info.shape != shape:
+            self.fail(
+                info.name,
+                f"expected shape {list(shape)} but got {list(info.shape)}",
+                hint="the file does not match its own metadata; convert the model again",
+            )
+        self._taken.add(info.name)
+        return info
+
+    def refuse_unused(self) -> None:
+        """Raises a `ModelError` if the file has a tensor that nobody took."""
+        unused = [name for name in self.gguf.tensors if name not in self._taken]
+        if unused:
+            more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+            family = self.gguf.architecture
+            self.fail(
+                unused[0],
+                f"unexpected in a model of architecture {family!r}{more}",
+                hint="the model is a variant that this version does not support",
+            )
+
+    def floats(self, name: str, length: int) -> NDArray[np.float32]:
+        """Returns the values of a float vector."""
+        info = self.take(name, length)
+        vector_codec(info)
+        return self.gguf.dequantize(info.name)
+
+    # Plain weights
+
+    def vector(self, name: str, length: int) -> ir.Value:
+        """Returns a float vector, stored as float32."""
+        info = self.take(name, length)
+        codec, blocks = vector_codec(info), Blocks(info.name, info.type, info.path, info.offset)
+        role = "bias" if name.endswith(".bias") else "weight"
+        return self.add(name, [PartSource(role, codec, length, 1, (blocks,))])
+
+    def optional_vector(self, name: str, length: int) -> ir.Value | None:
+        """Returns a float vector, or None if the file does not have it."""
+        return self.vector(name, length) if self.has(name) else None
+
+    def matrix(
+        self, name: str, rows: int, cols: int, *, within: tuple[str, int, int] | None = None
+    ) -> ir.Value:
+        """Returns a matrix of `rows` outputs and `cols` inputs.
+
+        `within` is (tensor, all its rows, first row) for a range of rows of a fused tensor.
+        """
+        tensor, all_rows, first = within or (name, rows, 0)
+        info = self.take(tensor, all_rows, cols)
+        return self.add(name, [_rows(info, "weight", rows, [first])])
+
+    def computed(self, name: str, values: ArrayLike) -> ir.Value:
+        """Returns a vector that is not in the file, stored as float32; `name` is its full name."""
+        part = array_part(name, np.ascontiguousarray(values, np.float32))
+        return self._add(name, [part])
+
+    # Expert stacks
+
+    def add(self, name: str, parts: Sequence[PartSource]) -> ir.Value:
+        """Returns a weight made of parts that have one record each, or one for each expert."""
+        return self._add(self._prefix + name, parts)
+
+    def expert_matrices(self, role: str, name: str, count: int, rows: int, cols: int) -> PartSource:
+        """Returns a part from `<name>_exps.weight`, or from the older `<name>.<expert>.weight`."""
+        if self.has(f"{name}.0.weight") and not self.has(f"{name}_exps.weight"):
+            infos = [self.take(f"{name}.{e}.weight", rows, cols) for e in range(count)]
+            return stacked([_rows(info, role, rows, [0]) for info in infos])
+        return self.expert_rows(role, f"{name}_exps.weight", (count, rows, cols), 0, rows)
+
+    def expert_rows(
+        self, role: str, tensor: str, shape: tuple[int, int, int], first: int, rows: int
+    ) -> PartSource:
+        """Returns a part from rows `first` .. `first + rows` of every matrix of a merged tensor."""
+        starts = [expert * shape[1] + first for expert in range(shape[0])]
+        return _rows(self.take(tensor, *shape), role, rows, starts)
+
+    def expert_biases(self, role: str, name: str, count: int, length: int) -> PartSource:
+        """Returns a part from the rows of a float tensor [count, length]."""
+        info = self.take(name, count, length)
+        codec, step = vector_codec(info), info.nbytes // count
+        blocks = (
+            Blocks(info.name, info.type, info.path, info.offset + e * step) for e in range(count)
+        )
+        return PartSource(role, codec, length, 1, tuple(blocks))
+
+    def _add(self, name: str, parts: Sequence[PartSource]) -> ir.Value:
+        if name not in self.values:
+            source = TensorSource(name, tuple(parts))
+            tensor = msgspec.structs.replace(lay_out([source])[0], offset=self._end)
+            self._end = align(tensor.offset + tensor.bytes, TENSOR_ALIGNMENT)
+            self.sources[name], self.tensors[name] = source, tensor
+            self.values[name] = _initializer(tensor)
+        return self.values[name]
+
+
+def _rows(info: TensorInfo, role: str, rows: int, starts: Sequence[int]) -> PartSource:
+    """Returns a part whose record e is the rows `starts[e]` .. `starts[e] + rows` of a tensor."""
+    codec, cols = matrix_codec(info), info.shape[-1]
+    step = row_bytes(info.type, cols)
+    blocks = (
+        Blocks(info.name, info.type, info.path, info.offset + start * step) for start in starts
+    )
+    return PartSource(role, codec, rows, cols, tuple(blocks))
+
+
+def _initializer(tensor: Tensor) -> ir.Value:
+    """Returns the graph value of a tensor: UINT8 [bytes], or [count, stride] for a stack."""
+    shape = ir.Shape([tensor.bytes] if tensor.count == 1 else [tensor.count, tensor.stride])
+    dtype = ir.DataType.UINT8
+    data = ir.ExternalTensor(
+        WEIGHTS_FILE, tensor.offset, tensor.bytes, dtype, shape=shape, name=tensor.name
+    )
+    return ir.Value(name=tensor.name, shape=shape, type=ir.TensorType(dtype), const_value=data)
