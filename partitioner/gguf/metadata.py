@@ -144,7 +144,7 @@ class Metadata(Mapping[str, Value]):
         if field.element not in kinds:
             self.fail(key, f"expected an array of {expected} but got {field}")
         values = field.value
-        return values.tolist() if isinstance(values, np.ndarray) else cast(list[T], values)
+        return values.tolist() if isinstance(values, np.ndarray) else list(cast(list[T], values))
 
     def per_layer(
         self,
