@@ -1,12 +1,15 @@
 """The schema of ``plan.json``: what the partitioner writes and the runtime reads.
 
-``docs/plan-format.md`` explains it. The file is decoded strictly: unknown fields and wrong types are errors.
-This module is the meeting point of the two halves and imports neither.
+``docs/plan-format.md`` explains it. The file is decoded strictly: unknown fields and wrong types
+are errors. This module is the meeting point of the two halves and imports neither.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
+import xxhash
 
 __all__ = [
     "FORMAT",
@@ -26,6 +29,9 @@ __all__ = [
     "Source",
     "Step",
     "Tensor",
+    "plan_uuid",
+    "tensor_list_digest",
+    "weights_header",
 ]
 
 FORMAT = "moesaic-plan"
@@ -39,7 +45,7 @@ class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Base of every record: immutable, and strict about its fields."""
 
 
-class Part(_Strict):
+class Part(_Strict, frozen=True):
     """One matrix inside a record of ``weights.bin``.
 
     Attributes:
@@ -57,7 +63,7 @@ class Part(_Strict):
     cols: int
 
 
-class Tensor(_Strict):
+class Tensor(_Strict, frozen=True):
     """``count`` equal records of ``stride`` bytes at ``offset`` of ``weights.bin``.
 
     ``xxh3`` is the 64-bit xxh3 of all ``bytes``, in hexadecimal.
@@ -72,7 +78,7 @@ class Tensor(_Strict):
     xxh3: str
 
 
-class Device(_Strict):
+class Device(_Strict, frozen=True):
     """A device of the plan: ``cpu`` or ``cuda:N``, its execution provider, its budget in bytes."""
 
     name: str
@@ -82,7 +88,7 @@ class Device(_Strict):
     scratch_bytes: int
 
 
-class Limits(_Strict):
+class Limits(_Strict, frozen=True):
     """What the plan's memory was sized for; a runtime may lower these, never raise them.
 
     Attributes:
@@ -98,7 +104,7 @@ class Limits(_Strict):
     logits_rows: int
 
 
-class Cache(_Strict):
+class Cache(_Strict, frozen=True):
     """The KV cache of one attention layer; ``window`` is 0 for full attention."""
 
     layer: int
@@ -110,8 +116,8 @@ class Cache(_Strict):
     dtype: Literal["f16", "f32"]
 
 
-class Assignment(_Strict):
-    """Where a graph node runs: its weight bytes, and seconds planned for one token and for a chunk."""
+class Assignment(_Strict, frozen=True):
+    """Where a graph node runs: its weight bytes, seconds planned for one token and for a chunk."""
 
     node: str
     device: str
@@ -120,7 +126,7 @@ class Assignment(_Strict):
     prefill_seconds: float
 
 
-class Memory(_Strict):
+class Memory(_Strict, frozen=True):
     """Planned bytes of one device; ``total`` is their sum."""
 
     device: str
@@ -132,7 +138,7 @@ class Memory(_Strict):
     total: int
 
 
-class Buffer(_Strict):
+class Buffer(_Strict, frozen=True):
     """A region of a device's activation arena, see the plan format."""
 
     name: str
@@ -144,8 +150,8 @@ class Buffer(_Strict):
     max_rows: int
 
 
-class Step(_Strict):
-    """One operation of the lowered program, run on ``device`` over buffers and tensors named here."""
+class Step(_Strict, frozen=True):
+    """One operation of the program, run on ``device`` over the buffers and tensors named here."""
 
     op: str
     device: str
@@ -157,8 +163,8 @@ class Step(_Strict):
     experts: list[int] | None = None
 
 
-class ModelFacts(_Strict):
-    """What the model is, for people and reports; execution depends on none of it but ``vocab_size``."""
+class ModelFacts(_Strict, frozen=True):
+    """What the model is, for people and reports; only ``vocab_size`` matters to execution."""
 
     name: str
     architecture: str
@@ -171,7 +177,7 @@ class ModelFacts(_Strict):
     parameters: int
 
 
-class Source(_Strict):
+class Source(_Strict, frozen=True):
     """The model file that was partitioned: its name without folders, its size, its tensor types."""
 
     file: str
@@ -179,7 +185,7 @@ class Source(_Strict):
     types: dict[str, int]
 
 
-class PlanFile(_Strict):
+class PlanFile(_Strict, frozen=True):
     """``plan.json`` as a whole."""
 
     format: str
@@ -196,3 +202,32 @@ class PlanFile(_Strict):
     memory: list[Memory]
     buffers: list[Buffer]
     program: list[Step]
+
+
+def tensor_list_digest(tensors: Sequence[Tensor]) -> bytes:
+    """Returns the big-endian xxh3-128 of a tensor list, as ``weights.bin`` holds it."""
+    text = msgspec.json.encode(tensors, order="sorted")
+    digest: bytes = xxhash.xxh3_128_digest(text)
+    return digest
+
+
+def plan_uuid(digest: bytes) -> UUID:
+    """Returns the uuid that names the content: the digest with version 8 and variant bits set."""
+    raw = bytearray(digest)
+    raw[6] = raw[6] & 0x0F | 0x80
+    raw[8] = raw[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(raw))
+
+
+def weights_header(tensors: Sequence[Tensor], file_bytes: int) -> bytes:
+    """Returns the first page of the `weights.bin` that holds these tensors."""
+    digest = tensor_list_digest(tensors)
+    fields = (
+        WEIGHTS_MAGIC,
+        VERSION.to_bytes(4, "little"),
+        WEIGHTS_HEADER_BYTES.to_bytes(4, "little"),
+        plan_uuid(digest).bytes,
+        digest,
+        file_bytes.to_bytes(8, "little"),
+    )
+    return b"".join(fields).ljust(WEIGHTS_HEADER_BYTES, b"\0")

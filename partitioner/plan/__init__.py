@@ -1,0 +1,1 @@
+"""Writes plan directories: strips, `plan.json`, the graph."""
