@@ -44,13 +44,14 @@ class Model:
     def rows(self, name: str, rows: Any = slice(None)) -> Array:
         """Tensor ``name`` decoded to float64, or the part of its first axis that ``rows`` picks."""
         t = self.tensors[name]
-        return gguf.quants.dequantize(t.data[rows], t.tensor_type).astype(np.float64)
+        values: Array = gguf.quants.dequantize(t.data[rows], t.tensor_type).astype(np.float64)
+        return values
 
     def maybe(self, name: str) -> Array | None:
         return self.rows(name) if name in self.tensors else None
 
     def linear(self, name: str, x: Array) -> Array:
-        """``x @ W.T + b`` with ``name.weight`` [out, in] and, if the file has one, ``name.bias``."""
+        """``x @ W.T + b`` with ``name.weight`` [out, in] and ``name.bias``, if there is one."""
         y = x @ self.rows(f"{name}.weight").T
         bias = self.maybe(f"{name}.bias")
         return y if bias is None else y + bias
@@ -58,8 +59,9 @@ class Model:
     def rms(self, name: str, x: Array) -> Array:
         """RMS norm over the last axis with ``name.weight``."""
         mean_square = np.mean(x * x, axis=-1, keepdims=True)
-        eps = self.hp("attention.layer_norm_rms_epsilon")
-        return x / np.sqrt(mean_square + eps) * self.rows(f"{name}.weight")
+        eps = float(self.hp("attention.layer_norm_rms_epsilon"))
+        y: Array = x / np.sqrt(mean_square + eps) * self.rows(f"{name}.weight")
+        return y
 
     @property
     def heads(self) -> tuple[int, int, int]:
@@ -73,7 +75,7 @@ class Model:
 
 
 def sigmoid(x: Array) -> Array:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
 
 
 def silu(x: Array) -> Array:
@@ -85,8 +87,8 @@ def gelu_tanh(x: Array) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    e: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
 # Rotary positions -------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def is_windowed(m: Model, layer: int, default_period: int) -> bool:
     pattern = m.hp("attention.sliding_window_pattern", default_period)
     if isinstance(pattern, list):
         return bool(pattern[layer])
-    return pattern == 0 or layer % pattern < pattern - 1
+    return bool(pattern == 0 or layer % pattern < pattern - 1)
 
 
 # Feed-forward -----------------------------------------------------------------------------------
@@ -308,9 +310,7 @@ def head(m: Model, x: Array) -> Array:
     x = m.rms("output_norm", x)
     name = "output.weight" if "output.weight" in m.tensors else "token_embd.weight"
     vocab = len(m.tensors[name].data)
-    parts = [
-        x @ m.rows(name, slice(r, r + HEAD_ROWS)).T for r in range(0, vocab, HEAD_ROWS)
-    ]
+    parts = [x @ m.rows(name, slice(r, r + HEAD_ROWS)).T for r in range(0, vocab, HEAD_ROWS)]
     y = np.concatenate(parts, axis=1)
     bias = m.maybe("output.bias")
     cap = m.hp("final_logit_softcapping", 0.0)
