@@ -27,6 +27,8 @@ struct CacheStorage {
   std::byte* values;
 };
 
+struct Shared;  // the instruction set, and tables and workspace of the kernels: cpu/shared.h
+
 // Everything a CPU kernel may touch. Pointers are fixed for the life of the provider.
 class Context {
  public:
@@ -47,6 +49,7 @@ class Context {
       nullptr;  // program.devices[...].scratch_bytes, 64-byte aligned, shared by all steps
   std::span<const std::byte> weights;
   std::vector<CacheStorage> caches;  // by cache index; null pointers for caches of other devices
+  std::shared_ptr<Shared> shared;
 
  private:
   std::byte* at(int buffer) const { return arena + program.buffers[buffer].offset; }

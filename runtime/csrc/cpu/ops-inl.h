@@ -1,0 +1,19 @@
+// All inner loops and their table. Include a vec_*.h and define MOESAIC_ISA first.
+
+// clang-format off: math before its users
+#include "cpu/math-inl.h"
+// clang-format on
+#include "cpu/attention-inl.h"
+#include "cpu/elementwise-inl.h"
+#include "cpu/ops.h"
+#include "cpu/rms_norm-inl.h"
+#include "cpu/rope-inl.h"
+#include "cpu/route-inl.h"
+
+namespace moesaic::cpu::MOESAIC_ISA {
+
+extern const OpKernels kOps;
+const OpKernels kOps = {rms_norm, rope,     route,  add,         scale,
+                        softcap,  store_kv, attend, attend_span, fold_spans};
+
+}  // namespace moesaic::cpu::MOESAIC_ISA
