@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,13 +22,26 @@ struct ExecutorOptions {
   int64_t sequences = 0;
   int64_t batch = 0;
   bool null_provider = false;  // shapes only: every device is the null provider (tests)
+  // Replaces the lookup of providers (tests).
+  std::function<std::unique_ptr<Provider>(const Device&)> make_provider = {};
+};
+
+// Time spent in a step of the program since the start.
+struct StepTime {
+  double seconds = 0;
+  int64_t calls = 0;
 };
 
 // Not thread-safe: callers serialise. Memory is allocated by the constructor and never after.
 class Executor {
  public:
+  // The program has passed validate(). Throws Error: kPlan for a weights file that does not fit,
+  // kDevice for a device that is not here or has too little memory, kRequest for options that the
+  // plan does not allow.
   Executor(Program program, const std::string& weights_path, const ExecutorOptions& options);
   ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
 
   int32_t create_sequence();
   int32_t fork_sequence(int32_t sequence);
@@ -38,30 +52,58 @@ class Executor {
   // One step. Token i belongs to sequences[i] and gets the next position of that sequence; tokens
   // of one sequence may be many (prefill) but are contiguous. wanted: indices of the tokens whose
   // logits are returned, ascending. logits: [wanted.size(), vocab]. Throws Error(kRequest) before
-  // anything is changed if a limit or an argument is wrong.
+  // anything is changed if a limit or an argument is wrong; if a kernel throws, every sequence is
+  // as long as before and may be used again.
   void step(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
             std::span<const int32_t> wanted, std::span<float> logits);
 
   const Program& program() const { return program_; }
   const Limits& limits() const { return limits_; }
   std::vector<DeviceMemory> memory() const;  // by device
+  int64_t resident_weights() const {
+    return weights_.resident_bytes();
+  }  // bytes of weights.bin in memory
   int threads() const { return pool_.size(); }
-  // Seconds and calls spent per step since the start, in program order (always on: two clock reads
-  // a step).
-  std::vector<double> step_seconds() const;
+  // By step, in program order (always on: two clock reads a step).
+  const std::vector<StepTime>& step_times() const { return times_; }
 
  private:
-  void check_step(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
-                  std::span<const int32_t> wanted, std::span<float> logits) const;
+  struct Run {  // the tokens of one sequence in a step
+    int32_t sequence;
+    int64_t first;
+    int64_t count;
+  };
+  struct Reserved {  // a reserved buffer: its device's provider and where its rows come from
+    int buffer;
+    Provider* provider;
+    int kind;  // index into kReserved
+  };
 
-  Program program_;
-  Limits limits_;
-  WeightsMmap weights_;
+  void split_runs(std::span<const int32_t> sequences);
+  void check_tokens(std::span<const int32_t> tokens) const;
+  void check_wanted(std::span<const int32_t> wanted, int64_t tokens) const;
+  void check_step(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
+                  std::span<const int32_t> wanted, std::span<float> logits);
+  void append_runs();
+  void write_reserved(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
+                      std::span<const int32_t> wanted);
+  void run_program(const StepRun& run);
+
+  const Program program_;
+  const Limits limits_;
   ThreadPool pool_;
+  WeightsMmap weights_;
   KvCache cache_;
-  std::vector<std::unique_ptr<Provider>> providers_;
-  std::vector<std::unique_ptr<Kernel>> kernels_;  // by step
-  std::vector<double> seconds_;
+  std::vector<std::unique_ptr<Provider>> providers_;  // by device
+  std::vector<std::unique_ptr<Kernel>> kernels_;      // by step
+  std::vector<RowKind> rows_;                         // by step: rows of its outputs
+  std::vector<StepTime> times_;
+  std::vector<Reserved> reserved_;
+  // Of the current step; their memory is reused.
+  std::vector<Run> runs_;
+  std::vector<bool> seen_;  // by sequence
+  std::vector<int32_t> positions_;
+  std::vector<PageCopy> copies_;
 };
 
 }  // namespace moesaic

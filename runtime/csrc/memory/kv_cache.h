@@ -38,10 +38,14 @@ class KvCache {
   bool alive(int32_t sequence) const;
 
   // Makes room for `count` more tokens and counts them into the length. Appends the page copies
-  // that must run before the step.
+  // that must run before the step. Throws Error(kRequest), with nothing changed, when the context
+  // would be exceeded. What is appended before commit() can be undone by rollback(); any other
+  // change of a sequence settles it.
   void append(int32_t sequence, int64_t count, std::vector<PageCopy>& copies);
   // After the step: releases windowed pages that no later token can see.
   void release_old(int32_t sequence);
+  void commit();    // The step succeeded: release_old for every sequence appended to.
+  void rollback();  // It failed: pages and lengths are what they were before its appends.
 
   // Page numbers by absolute position / 32.
   std::span<const int32_t> table(PageKind kind, int32_t sequence) const;
@@ -50,18 +54,38 @@ class KvCache {
 
  private:
   struct Pool {
-    std::vector<int32_t> references;
-    std::vector<int32_t> free;
+    int64_t pages = 0;
+    std::vector<int32_t> references;  // by page
+    std::vector<int32_t> free;        // a stack
+
+    int32_t take();
+    void share(int32_t page);
+    void drop(int32_t page);
   };
   struct Sequence {
     bool alive = false;
     int64_t length = 0;
+    int64_t released = 0;  // leading entries of the windowed table that are -1
     std::vector<int32_t> tables[2];
   };
+  struct Append {  // one append, for rollback
+    int32_t sequence;
+    int64_t length;       // before it
+    int32_t replaced[2];  // by kind: the shared last page that was copied, or -1
+  };
+
+  Sequence& get(int32_t sequence);
+  const Sequence& get(int32_t sequence) const;
+  int32_t reserve();
+  bool used(PageKind kind) const { return pools_[static_cast<int>(kind)].pages > 0; }
+  void shrink(Sequence& sequence, PageKind kind, int64_t entries);
+  int32_t grow(Sequence& sequence, PageKind kind, int64_t length, std::vector<PageCopy>& copies);
+
   int64_t context_;
   int64_t window_;
   Pool pools_[2];
   std::vector<Sequence> sequences_;
+  std::vector<Append> journal_;
 };
 
 }  // namespace moesaic

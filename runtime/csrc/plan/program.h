@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -60,11 +61,22 @@ struct Cache {
   KvType dtype;
 };
 
+// Bytes the partitioner planned for a device, by purpose.
+struct PlannedMemory {
+  int64_t weights = 0;
+  int64_t kv = 0;
+  int64_t activations = 0;
+  int64_t staging = 0;
+  int64_t reserve = 0;
+  int64_t total = 0;
+};
+
 struct Device {
   std::string name;  // "cpu", "cuda:0"
   std::string provider;
   int64_t arena_bytes;
   int64_t scratch_bytes;
+  PlannedMemory planned;
 };
 
 struct Limits {
@@ -88,9 +100,13 @@ class Attrs {
   bool flag(std::string_view name) const;
   const std::string& str(std::string_view name) const;
   size_t size() const { return values_.size(); }
+  // Throws if there is an attribute of another name.
+  void expect_only(std::initializer_list<std::string_view> names) const;
 
  private:
   const Value& get(std::string_view name) const;
+  template <class T>
+  const T& typed(std::string_view name, const char* type) const;
   std::string step_;
   std::map<std::string, Value, std::less<>> values_;
 };
@@ -111,6 +127,7 @@ enum class Op : uint8_t {
   kCopy,
 };
 std::string_view op_name(Op op);
+std::optional<Op> find_op(std::string_view name);
 
 inline constexpr int kAbsent = -1;  // an optional weight that is not there
 
@@ -138,6 +155,15 @@ struct Program {
 
   int find_buffer(std::string_view name) const;  // -1 if there is none
 };
+
+// The reserved buffers, filled by the executor at the start of a step; `@` and the device's name
+// follow.
+inline constexpr std::string_view kReserved[] = {"tokens", "positions", "sequences", "wanted"};
+// Position in kReserved of a buffer of that name on any device, or -1.
+int reserved_kind(std::string_view buffer_name);
+
+// "step 3 (Linear /layers.0/attn/q_proj)", for errors.
+std::string describe_step(size_t index, const Step& step);
 
 // Checks every number of the program against every other: bounds, overlaps, alignment, shapes of
 // each op's inputs, outputs and weights, expert lists, scratch needs, reserved buffers, each buffer

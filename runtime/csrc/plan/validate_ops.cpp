@@ -1,0 +1,387 @@
+// Shapes, weights and attributes of each op: the table of docs/plan-format.md, section 3.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "base/saturate.h"
+#include "plan/validate.h"
+
+namespace moesaic {
+namespace {
+
+constexpr int64_t kMaxCount = 1 << 20;  // heads, experts, groups, dims of a head
+
+// One step under examination. Everything throws Error(kPlan) naming the step.
+class StepCheck {
+ public:
+  StepCheck(const Program& program, size_t index)
+      : program(program), step(program.steps[index]), where(describe_step(index, step)) {}
+
+  [[noreturn]] void fail(const std::string& what) const { plan_error(where, what); }
+
+  void counts(size_t inputs, size_t outputs, size_t weights) const {
+    expect_count("inputs", step.inputs.size(), inputs);
+    expect_count("outputs", step.outputs.size(), outputs);
+    expect_count("weights", step.weights.size(), weights);
+  }
+
+  void expect_count(const char* what, size_t got, size_t expected) const {
+    if (got != expected)
+      fail("expected " + std::to_string(expected) + " " + what + ", got " + std::to_string(got));
+  }
+
+  const Buffer& input(size_t i) const { return program.buffers[step.inputs[i]]; }
+  const Buffer& output(size_t i) const { return program.buffers[step.outputs[i]]; }
+
+  void shape(const Buffer& buffer, RowKind rows, int64_t width, DType dtype = DType::kF32) const {
+    if (buffer.dtype != dtype) fail("buffer `" + buffer.name + "` has the wrong dtype");
+    if (buffer.rows != rows) fail("buffer `" + buffer.name + "` has the wrong kind of rows");
+    if (buffer.width() != width) {
+      fail("buffer `" + buffer.name + "`: expected " + std::to_string(width) +
+           " values a row, got " + std::to_string(buffer.width()));
+    }
+  }
+
+  void reserved(const Buffer& buffer, std::string_view kind) const {
+    if (const int found = reserved_kind(buffer.name); found < 0 || kReserved[found] != kind) {
+      fail("expected the reserved buffer `" + std::string(kind) + "`, got `" + buffer.name + "`");
+    }
+  }
+
+  const Tensor* weight(size_t i) const {
+    return step.weights[i] == kAbsent ? nullptr : &program.tensors[step.weights[i]];
+  }
+
+  const Tensor& required(size_t i) const {
+    const Tensor* tensor = weight(i);
+    if (!tensor) fail("weight " + std::to_string(i) + " is missing");
+    return *tensor;
+  }
+
+  void part_shape(const Tensor& tensor, const Part& part, int64_t rows, int64_t cols) const {
+    if (part.rows != rows || part.cols != cols) {
+      fail("weight `" + tensor.name + "` " + part.role + ": expected [" + std::to_string(rows) +
+           ", " + std::to_string(cols) + "], got [" + std::to_string(part.rows) + ", " +
+           std::to_string(part.cols) + "]");
+    }
+  }
+
+  void vector_part(const Tensor& tensor, const Part& part, int64_t length) const {
+    if (part.codec != Codec::kF32)
+      fail("weight `" + tensor.name + "` " + part.role + ": expected codec f32");
+    part_shape(tensor, part, length, 1);
+  }
+
+  const Part& plain(const Tensor& tensor) const {
+    if (tensor.count != 1 || tensor.parts.size() != 1)
+      fail("weight `" + tensor.name + "`: expected one record of one part");
+    return tensor.parts[0];
+  }
+
+  void matrix(size_t i, int64_t rows, int64_t cols) const {
+    const Tensor& tensor = required(i);
+    const Part& part = plain(tensor);
+    if (part.role != "weight")
+      fail("weight `" + tensor.name + "`: expected role `weight`, got `" + part.role + "`");
+    part_shape(tensor, part, rows, cols);
+  }
+
+  void vector(size_t i, int64_t length) const {
+    vector_part(required(i), plain(required(i)), length);
+  }
+  void optional_vector(size_t i, int64_t length) const {
+    if (weight(i)) vector(i, length);
+  }
+
+  int64_t count(const char* name, int64_t low = 1, int64_t high = kMaxCount) const {
+    const int64_t value = step.attrs.i64(name);
+    expect_range(where, name, value, low, high);
+    return value;
+  }
+
+  // A number that is finite as float32 too.
+  double number(const char* name, double low = -1e30, double high = 1e30) const {
+    const double value = step.attrs.f64(name);
+    if (!(value >= low && value <= high))
+      fail(std::string(name) + ": " + std::to_string(value) + " is out of range");
+    return value;
+  }
+
+  void one_of(const char* name, std::initializer_list<std::string_view> choices) const {
+    const std::string& value = step.attrs.str(name);
+    for (std::string_view choice : choices) {
+      if (value == choice) return;
+    }
+    fail(std::string(name) + ": unknown value `" + value + "`");
+  }
+
+  const Program& program;
+  const Step& step;
+  const std::string where;
+};
+
+void check_activation(const StepCheck& c) {
+  c.one_of("activation", {"silu", "gelu_tanh", "swiglu_clamped"});
+  c.number("alpha");
+  c.number("limit", c.step.attrs.str("activation") == "swiglu_clamped" ? 1e-30 : -1e30);
+}
+
+void check_embedding(const StepCheck& c) {
+  c.counts(1, 1, 1);
+  c.step.attrs.expect_only({});
+  c.reserved(c.input(0), "tokens");
+  c.shape(c.output(0), RowKind::kTokens, c.output(0).width());
+  // Token ids are checked against the vocabulary once a step, so the table must cover it.
+  const int64_t rows = c.plain(c.required(0)).rows;
+  if (rows < c.program.vocab_size) {
+    c.fail("weight `" + c.required(0).name + "`: expected " + std::to_string(c.program.vocab_size) +
+           " rows, got " + std::to_string(rows));
+  }
+  c.matrix(0, rows, c.output(0).width());
+}
+
+void check_rms_norm(const StepCheck& c) {
+  c.counts(1, 1, 1);
+  c.step.attrs.expect_only({"eps", "groups"});
+  const Buffer& x = c.input(0);
+  c.shape(x, x.rows, x.width());
+  c.shape(c.output(0), x.rows, x.width());
+  c.number("eps", 0);
+  const int64_t groups = c.count("groups");
+  if (x.width() % groups != 0)
+    c.fail("groups: " + std::to_string(groups) + " does not divide " + std::to_string(x.width()));
+  c.optional_vector(0, x.width() / groups);
+}
+
+void check_linear(const StepCheck& c) {
+  const size_t outputs = c.step.outputs.size();
+  if (outputs == 0) c.fail("has no output");
+  c.counts(1, outputs, 2 * outputs);
+  c.step.attrs.expect_only({});
+  const Buffer& x = c.input(0);
+  c.shape(x, x.rows, x.width());
+  for (size_t i = 0; i < outputs; ++i) {
+    const int64_t width = c.output(i).width();
+    c.shape(c.output(i), x.rows, width);
+    c.matrix(2 * i, width, x.width());
+    c.optional_vector(2 * i + 1, width);
+  }
+}
+
+void check_rope(const StepCheck& c) {
+  c.counts(2, 1, 1);
+  c.step.attrs.expect_only({"heads", "head_dim", "rotary_dims", "offset", "style", "scale"});
+  const int64_t heads = c.count("heads"), head_dim = c.count("head_dim");
+  const int64_t rotary_dims = c.count("rotary_dims", 2, head_dim);
+  c.count("offset", 0, head_dim - rotary_dims);
+  if (rotary_dims % 2 != 0)
+    c.fail("rotary_dims: expected an even number, got " + std::to_string(rotary_dims));
+  c.one_of("style", {"neox", "norm"});
+  c.number("scale");
+  c.shape(c.input(0), RowKind::kTokens, heads * head_dim);
+  c.reserved(c.input(1), "positions");
+  c.shape(c.output(0), RowKind::kTokens, heads * head_dim);
+  c.vector(0, rotary_dims / 2);
+}
+
+void check_attention(const StepCheck& c) {
+  c.counts(5, 1, 1);
+  c.step.attrs.expect_only(
+      {"cache", "heads", "kv_heads", "k_dim", "v_dim", "scale", "window", "softcap"});
+  const auto caches = static_cast<int64_t>(c.program.caches.size());
+  const Cache& cache = c.program.caches[c.count("cache", 0, caches - 1)];
+  if (cache.device != c.step.device) c.fail("cache: it is on another device");
+  c.count("kv_heads", cache.kv_heads, cache.kv_heads);
+  c.count("k_dim", cache.k_dim, cache.k_dim);
+  c.count("v_dim", cache.v_dim, cache.v_dim);
+  c.count("window", cache.window, cache.window);
+  c.number("scale");
+  c.number("softcap", 0);
+  const int64_t heads = c.count("heads");
+  if (heads % cache.kv_heads != 0)
+    c.fail("heads: expected a multiple of kv_heads, got " + std::to_string(heads));
+  c.shape(c.input(0), RowKind::kTokens, heads * cache.k_dim);
+  c.shape(c.input(1), RowKind::kTokens, cache.kv_heads * cache.k_dim);
+  c.shape(c.input(2), RowKind::kTokens, cache.kv_heads * cache.v_dim);
+  c.reserved(c.input(3), "positions");
+  c.reserved(c.input(4), "sequences");
+  c.shape(c.output(0), RowKind::kTokens, heads * cache.v_dim);
+  c.optional_vector(0, heads);
+}
+
+void check_route(const StepCheck& c) {
+  c.counts(1, 2, 1);
+  c.step.attrs.expect_only({"experts", "used", "gating", "renormalise", "scale"});
+  const int64_t experts = c.count("experts"), used = c.count("used", 1, experts);
+  c.one_of("gating", {"softmax", "softmax_selected"});
+  c.step.attrs.flag("renormalise");
+  c.number("scale");
+  const RowKind rows = c.input(0).rows;
+  c.shape(c.input(0), rows, experts);
+  c.shape(c.output(0), rows, used, DType::kI32);
+  c.shape(c.output(1), rows, used);
+  c.optional_vector(0, experts);
+}
+
+void check_stack(const StepCheck& c, int64_t experts, int64_t width) {
+  const Tensor& stack = c.required(0);
+  if (stack.count != experts) {
+    c.fail("weight `" + stack.name + "`: expected " + std::to_string(experts) + " records, got " +
+           std::to_string(stack.count));
+  }
+  static constexpr std::string_view kRoles[] = {"gate",      "up",      "down",
+                                                "gate_bias", "up_bias", "down_bias"};
+  size_t role = 0;  // parts come in this order, the biases each optional
+  for (const Part& part : stack.parts) {
+    while (role < 6 && kRoles[role] != part.role) ++role;
+    if (role == 6) c.fail("weight `" + stack.name + "`: unexpected part `" + part.role + "`");
+  }
+  for (std::string_view needed : {"gate", "up", "down"}) {
+    if (!stack.part(needed))
+      c.fail("weight `" + stack.name + "`: part `" + std::string(needed) + "` is missing");
+  }
+  const int64_t hidden = stack.part("gate")->rows;
+  c.part_shape(stack, *stack.part("gate"), hidden, width);
+  c.part_shape(stack, *stack.part("up"), hidden, width);
+  c.part_shape(stack, *stack.part("down"), width, hidden);
+  if (const Part* bias = stack.part("gate_bias")) c.vector_part(stack, *bias, hidden);
+  if (const Part* bias = stack.part("up_bias")) c.vector_part(stack, *bias, hidden);
+  if (const Part* bias = stack.part("down_bias")) c.vector_part(stack, *bias, width);
+}
+
+void check_owned(const StepCheck& c, int64_t experts) {
+  if (!c.step.experts) return;
+  if (c.step.experts->empty()) c.fail("experts: owns none");
+  int64_t least = 0;
+  for (int expert : *c.step.experts) {
+    expect_range(c.where, "experts, ascending", expert, least, experts - 1);
+    least = int64_t{expert} + 1;
+  }
+}
+
+void check_experts(const StepCheck& c) {
+  c.counts(3, 1, 1);
+  c.step.attrs.expect_only({"experts", "used", "activation", "alpha", "limit"});
+  const int64_t experts = c.count("experts"), used = c.count("used", 1, experts);
+  check_activation(c);
+  const Buffer& x = c.input(0);
+  c.shape(x, x.rows, x.width());
+  c.shape(c.input(1), x.rows, used, DType::kI32);
+  c.shape(c.input(2), x.rows, used);
+  c.shape(c.output(0), x.rows, x.width());
+  check_stack(c, experts, x.width());
+  check_owned(c, experts);
+}
+
+// Inputs and the output have one shape.
+void check_elementwise(const StepCheck& c, size_t inputs) {
+  c.counts(inputs, 1, 0);
+  const Buffer& y = c.output(0);
+  c.shape(y, y.rows, y.width());
+  for (size_t i = 0; i < inputs; ++i) c.shape(c.input(i), y.rows, y.width());
+}
+
+void check_gated_activation(const StepCheck& c) {
+  check_elementwise(c, 2);
+  c.step.attrs.expect_only({"activation", "alpha", "limit"});
+  check_activation(c);
+}
+
+void check_add(const StepCheck& c) {
+  check_elementwise(c, 2);
+  c.step.attrs.expect_only({});
+}
+
+void check_scale(const StepCheck& c) {
+  check_elementwise(c, 1);
+  c.step.attrs.expect_only({"factor"});
+  c.number("factor");
+}
+
+void check_softcap(const StepCheck& c) {
+  check_elementwise(c, 1);
+  c.step.attrs.expect_only({"cap"});
+  c.number("cap", 1e-30);
+}
+
+void check_select_rows(const StepCheck& c) {
+  c.counts(2, 1, 0);
+  c.step.attrs.expect_only({});
+  c.shape(c.input(0), RowKind::kTokens, c.input(0).width());
+  c.reserved(c.input(1), "wanted");
+  c.shape(c.output(0), RowKind::kWanted, c.input(0).width());
+}
+
+void check_copy(const StepCheck& c) {
+  if (c.step.inputs.empty()) c.fail("has no input");
+  c.counts(c.step.inputs.size(), c.step.inputs.size(), 0);
+  c.step.attrs.expect_only({});
+  for (size_t i = 0; i < c.step.inputs.size(); ++i) {
+    const Buffer& from = c.input(i);
+    c.shape(c.output(i), from.rows, from.width(), from.dtype);
+    if (from.device == c.step.device || from.device != c.input(0).device) {
+      c.fail("buffer `" + from.name + "`: expected all inputs on one other device");
+    }
+  }
+}
+
+void check_devices(const StepCheck& c) {
+  for (size_t i = 0; i < c.step.outputs.size(); ++i) {
+    if (c.output(i).device != c.step.device)
+      c.fail("output `" + c.output(i).name + "` is on another device");
+  }
+  if (c.step.op == Op::kCopy) return;
+  for (size_t i = 0; i < c.step.inputs.size(); ++i) {
+    if (c.input(i).device != c.step.device)
+      c.fail("input `" + c.input(i).name + "` is on another device");
+  }
+}
+
+void check_op(const StepCheck& c) {
+  switch (c.step.op) {
+    case Op::kEmbedding:
+      return check_embedding(c);
+    case Op::kRMSNorm:
+      return check_rms_norm(c);
+    case Op::kLinear:
+      return check_linear(c);
+    case Op::kRope:
+      return check_rope(c);
+    case Op::kAttention:
+      return check_attention(c);
+    case Op::kRoute:
+      return check_route(c);
+    case Op::kExperts:
+      return check_experts(c);
+    case Op::kGatedActivation:
+      return check_gated_activation(c);
+    case Op::kAdd:
+      return check_add(c);
+    case Op::kScale:
+      return check_scale(c);
+    case Op::kSoftcap:
+      return check_softcap(c);
+    case Op::kSelectRows:
+      return check_select_rows(c);
+    case Op::kCopy:
+      return check_copy(c);
+  }
+  c.fail("unknown op");
+}
+
+}  // namespace
+
+void validate_step(const Program& program, size_t index) {
+  const StepCheck check(program, index);
+  if (check.step.experts && check.step.op != Op::kExperts)
+    check.fail("experts: only `Experts` steps own experts");
+  check_op(check);
+  check_devices(check);
+  const int64_t available = program.devices[check.step.device].scratch_bytes;
+  if (const int64_t need = scratch_bytes(program, check.step); need > available) {
+    check.fail("needs " + std::to_string(need) + " bytes of scratch, its device has " +
+               std::to_string(available));
+  }
+}
+
+}  // namespace moesaic
