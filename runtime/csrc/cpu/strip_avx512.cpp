@@ -1,0 +1,218 @@
+// Strip kernels for AVX-512 VNNI. One register holds one value of each of a strip's 16 rows.
+
+#include <immintrin.h>
+
+#include "cpu/strip.h"
+#include "cpu/strip/codecs_avx512.h"
+#include "cpu/strip/pack_avx512.h"
+
+namespace moesaic::cpu::avx512 {
+namespace {
+
+constexpr int kPrefetch = 4096;  // bytes ahead of the codes in use
+
+inline void prefetch(const uint8_t* code, int bytes) {
+#pragma GCC unroll 8
+  for (int i = 0; i < bytes; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetch + i), _MM_HINT_T0);
+  }
+}
+
+// One column block of a panel of M tokens.
+template <int M>
+struct Block {
+  const int32_t* p;
+  __m512i q(int k, int m) const { return _mm512_set1_epi32(p[k * M + m]); }
+  __m512 sx(int m) const { return _mm512_castsi512_ps(_mm512_set1_epi32(p[8 * M + m])); }
+  // The accumulator of a group starts at -zero · X.
+  template <class C>
+  __m512i start(int m) const {
+    if constexpr (C::kZeroShift < 0) return _mm512_setzero_si512();
+    const int field = C::kGroups == 1 ? 9 : 10;
+    return _mm512_slli_epi32(_mm512_set1_epi32(p[field * M + m]), C::kZeroShift);
+  }
+  template <class C>
+  __m512i start_second(int m) const {
+    const __m512i rest =
+        _mm512_sub_epi32(_mm512_set1_epi32(p[9 * M + m]), _mm512_set1_epi32(p[10 * M + m]));
+    return _mm512_slli_epi32(rest, C::kZeroShift);
+  }
+  __m512 sum(int m) const { return _mm512_castsi512_ps(_mm512_set1_epi32(p[11 * M + m])); }
+};
+
+// d[m] += the four vectors j of the first (or second) 16 columns.
+template <class C, int M, int J, bool kLow, bool kHigh>
+inline void dot(const uint8_t* code, const Block<M>& x, __m512i (&d)[M]) {
+  __m512i lo, hi;
+  C::template pair<J>(code, lo, hi);
+  if constexpr (kLow) {
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) d[m] = _mm512_dpbusd_epi32(d[m], lo, x.q(J, m));
+  }
+  if constexpr (kHigh) {
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) d[m] = _mm512_dpbusd_epi32(d[m], hi, x.q(J + 4, m));
+  }
+}
+
+template <class C, int M, bool kLow, bool kHigh>
+inline void dots(const uint8_t* code, const Block<M>& x, __m512i (&d)[M]) {
+  dot<C, M, 0, kLow, kHigh>(code, x, d);
+  dot<C, M, 1, kLow, kHigh>(code, x, d);
+  dot<C, M, 2, kLow, kHigh>(code, x, d);
+  dot<C, M, 3, kLow, kHigh>(code, x, d);
+}
+
+template <int M>
+inline void accumulate(__m512 scale, const Block<M>& x, const __m512i (&d)[M], __m512 (&acc)[M]) {
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) {
+    acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d[m]), _mm512_mul_ps(scale, x.sx(m)), acc[m]);
+  }
+}
+
+// One strip times one panel. Sums stay far below 2^24, so that they are exact as floats: at most
+// 32 · 255 · 127 before and 32 · 128 · 127 after the zero point is taken away.
+template <class C, int M>
+void multiply_integer(const Planes& planes, int64_t blocks, const std::byte* panel, float* y,
+                      int64_t ld, __mmask16 rows) {
+  __m512 acc[M];
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) acc[m] = _mm512_setzero_ps();
+  const uint8_t* code = planes.code;
+  Block<M> x{reinterpret_cast<const int32_t*>(panel)};
+  for (int64_t b = 0; b < blocks; ++b) {
+    prefetch(code, C::kCodeBytes);
+    __m512i d[M];
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) d[m] = x.template start<C>(m);
+    if constexpr (C::kGroups == 1) {
+      dots<C, M, true, true>(code, x, d);
+      accumulate(C::scale(planes, b, 0), x, d, acc);
+    } else {
+      dots<C, M, true, false>(code, x, d);
+      accumulate(C::scale(planes, b, 0), x, d, acc);
+      asm("" : "+r"(code));  // unpack again: operands kept for the second half would spill
+#pragma GCC unroll 12
+      for (int m = 0; m < M; ++m) d[m] = x.template start_second<C>(m);
+      dots<C, M, false, true>(code, x, d);
+      accumulate(C::scale(planes, b, 1), x, d, acc);
+    }
+    if constexpr (C::kMinimum) {
+      const __m512 minimum = C::minimum(planes, b);
+#pragma GCC unroll 12
+      for (int m = 0; m < M; ++m) acc[m] = _mm512_fnmadd_ps(minimum, x.sum(m), acc[m]);
+    }
+    code += C::kCodeBytes;
+    x.p += 12 * M;
+  }
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) _mm512_mask_storeu_ps(y + m * ld, rows, acc[m]);
+}
+
+// S strips times one panel, enough of them at once to hide the latency of fma.
+template <class C, int M, int S>
+void multiply_float(const uint8_t* strip, int64_t stride, int64_t cols, const std::byte* panel,
+                    float* y, int64_t ld, __mmask16 last_rows) {
+  __m512 acc[S][M];
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s) {
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) acc[s][m] = _mm512_setzero_ps();
+  }
+  const float* x = reinterpret_cast<const float*>(panel);
+  for (int64_t c = 0; c < cols; ++c, x += M) {
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) {
+      const __m512 w = C::load(strip + s * stride + c * C::kColumnBytes);
+#pragma GCC unroll 12
+      for (int m = 0; m < M; ++m) acc[s][m] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[m]), acc[s][m]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s) {
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) {
+      _mm512_mask_storeu_ps(y + m * ld + 16 * s, s == S - 1 ? last_rows : 0xffff, acc[s][m]);
+    }
+  }
+}
+
+inline __mmask16 rows_mask(int64_t rows) {
+  return static_cast<__mmask16>(rows >= 16 ? 0xffff : (1u << rows) - 1);
+}
+
+template <class C, int M>
+void integer_panel(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
+  const auto* strip = reinterpret_cast<const uint8_t*>(w.data);
+  for (int64_t row = 0; row < w.rows; row += 16, strip += w.layout.bytes) {
+    const Planes planes{strip, strip + w.layout.scales, strip + w.layout.supers};
+    multiply_integer<C, M>(planes, w.cols / 32, panel, y + row, ld, rows_mask(w.rows - row));
+  }
+}
+
+template <class C, int M>
+void float_panel(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
+  constexpr int kTogether = M == 1 ? 4 : M <= 4 ? 2 : 1;
+  const auto* strip = reinterpret_cast<const uint8_t*>(w.data);
+  const int64_t stride = w.layout.bytes;
+  int64_t row = 0;
+  for (; row + 16 * (kTogether - 1) < w.rows; row += 16 * kTogether, strip += kTogether * stride) {
+    multiply_float<C, M, kTogether>(strip, stride, w.cols, panel, y + row, ld,
+                                    rows_mask(w.rows - row - 16 * (kTogether - 1)));
+  }
+  for (; row < w.rows; row += 16, strip += stride) {
+    multiply_float<C, M, 1>(strip, stride, w.cols, panel, y + row, ld, rows_mask(w.rows - row));
+  }
+}
+
+using PanelFn = void (*)(const Strips&, const std::byte*, float*, int64_t);
+
+template <class C>
+void multiply_integer_codec(const Strips& w, const std::byte* panel, int tokens, float* y,
+                            int64_t ld) {
+  static constexpr PanelFn kByTokens[kPanelTokens] = {
+      integer_panel<C, 1>, integer_panel<C, 2>,  integer_panel<C, 3>,  integer_panel<C, 4>,
+      integer_panel<C, 5>, integer_panel<C, 6>,  integer_panel<C, 7>,  integer_panel<C, 8>,
+      integer_panel<C, 9>, integer_panel<C, 10>, integer_panel<C, 11>, integer_panel<C, 12>};
+  kByTokens[tokens - 1](w, panel, y, ld);
+}
+
+template <class C>
+void multiply_float_codec(const Strips& w, const std::byte* panel, int tokens, float* y,
+                          int64_t ld) {
+  static constexpr PanelFn kByTokens[kPanelTokens] = {
+      float_panel<C, 1>, float_panel<C, 2>,  float_panel<C, 3>,  float_panel<C, 4>,
+      float_panel<C, 5>, float_panel<C, 6>,  float_panel<C, 7>,  float_panel<C, 8>,
+      float_panel<C, 9>, float_panel<C, 10>, float_panel<C, 11>, float_panel<C, 12>};
+  kByTokens[tokens - 1](w, panel, y, ld);
+}
+
+void weighted_sum(const float* weights, const int32_t* places, int64_t count, const float* rows,
+                  float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 mask = rows_mask(n - i);
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t k = 0; k < count; ++k) {
+      if (places[k] < 0) continue;
+      const __m512 row = _mm512_maskz_loadu_ps(mask, rows + places[k] * n + i);
+      sum = _mm512_fmadd_ps(_mm512_set1_ps(weights[k]), row, sum);
+    }
+    _mm512_mask_storeu_ps(y + i, mask, sum);
+  }
+}
+
+}  // namespace
+
+const StripKernels kStripKernels = {
+    quantise,
+    interleave,
+    {multiply_float_codec<F32>, multiply_float_codec<F16>, multiply_float_codec<BF16>,
+     multiply_integer_codec<U4F16>, multiply_integer_codec<U5F16>, multiply_integer_codec<U8F16>,
+     multiply_integer_codec<U4Fp4>, multiply_integer_codec<U4SuperMin>,
+     multiply_integer_codec<U6Super>},
+    weighted_sum,
+    gated_activation,
+};
+
+}  // namespace moesaic::cpu::avx512
