@@ -2,5 +2,13 @@
 
 from moesaic.partitioner.gguf.metadata import Metadata
 from moesaic.partitioner.gguf.reader import GgufFile, TensorInfo, read_gguf
+from moesaic.partitioner.gguf.tokenizer import TokenizerFiles, convert_tokenizer
 
-__all__ = ["GgufFile", "Metadata", "TensorInfo", "read_gguf"]
+__all__ = [
+    "GgufFile",
+    "Metadata",
+    "TensorInfo",
+    "TokenizerFiles",
+    "convert_tokenizer",
+    "read_gguf",
+]
