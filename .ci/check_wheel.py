@@ -22,9 +22,11 @@ MAX_BYTES = 16 << 20
 def problems(names: list[str], size: int) -> list[str]:
     """What is wrong with a wheel of these file names and this size in bytes."""
     found = [f"missing: {name}" for name in REQUIRED if name not in names]
-    for module in ("moesaic/_pack.", "moesaic/runtime/_native."):
-        if not any(name.startswith(module) and name.endswith(".so") for name in names):
-            found.append(f"missing: {module}*.so")
+    found += [
+        f"missing: {module}*.so"
+        for module in ("moesaic/_pack.", "moesaic/runtime/_native.")
+        if not any(name.startswith(module) and name.endswith(".so") for name in names)
+    ]
     for name in names:
         top = name.split("/")[0]
         if top != "moesaic" and not top.endswith(".dist-info"):

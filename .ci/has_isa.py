@@ -1,4 +1,4 @@
-"""Exits with 0 if this machine has the instruction set named by the argument, as the installed runtime sees it."""
+"""Exits with 0 if this machine has the instruction set that the argument names."""
 
 import sys
 

@@ -1,13 +1,14 @@
 """One generation in progress: its tokens so far, its sampler, its text."""
 
+import secrets
 import time
 from collections import deque
 
 import numpy as np
 import numpy.typing as npt
 
+from moesaic.runtime import _native
 from moesaic.runtime.results import Completion, Piece, Timings, TokenLogprob, Usage
-from moesaic.runtime.sampler import make_sampler
 from moesaic.runtime.sampling import SamplingParams
 from moesaic.runtime.stopping import StopMatcher
 from moesaic.runtime.tokenizer import Tokenizer
@@ -16,10 +17,23 @@ __all__ = ["Request"]
 
 
 class Request:
-    """A prompt on its way to a completion. The scheduler drives it, one caller reads its pieces."""
+    """A prompt on its way to a completion. The scheduler drives it, one caller reads its pieces.
+
+    Args:
+        prompt: Token ids, fewer than ``context``.
+        params: How to sample and when to stop.
+        tokenizer: The model's tokenizer.
+        context: Tokens that a sequence may have.
+        banned: Token ids never to sample.
+    """
 
     def __init__(
-        self, prompt: list[int], params: SamplingParams, tokenizer: Tokenizer, context: int
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer,
+        context: int,
+        banned: list[int],
     ) -> None:
         self.sequence = -1
         self.finished = False
@@ -27,7 +41,20 @@ class Request:
         self._params = params
         self._stop_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids
         self._limit = min(params.max_tokens, context - len(prompt))
-        self._sampler = make_sampler(params, tokenizer)
+        self._history = np.empty(len(prompt) + self._limit, np.int32)  # prompt and output
+        self._history[: len(prompt)] = prompt
+        self._sampler = _native.Sampler(
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
+            logit_bias=dict(params.logit_bias),
+            banned=banned,
+            seed=secrets.randbits(64) if params.seed is None else params.seed,
+        )
         self._decoder = tokenizer.stream()
         self._matcher = StopMatcher(params.stop)
         self._done = 0  # tokens the cache holds
@@ -70,12 +97,14 @@ class Request:
 
     def accept(self, logits: npt.NDArray[np.float32]) -> None:
         """Sample the next token from ``logits`` float32 [vocab] and publish what it adds."""
-        token, logprob = self._sampler.sample(logits, self._prompt, self._tokens)
+        count = len(self._prompt) + len(self._tokens)
+        token, logprob = self._sampler.sample(logits, self._history[:count], len(self._prompt))
         self._last = time.perf_counter()
         self._first = self._first or self._last
         if token in self._stop_ids:
             self._finish("stop", self._matcher.push(self._decoder.flush()) + self._matcher.flush())
             return
+        self._history[count] = token
         self._tokens.append(token)
         entries = None
         if self._params.logprobs is not None:
@@ -87,7 +116,9 @@ class Request:
             self._finish("stop", text, [token], entries)
         elif len(self._tokens) >= self._limit:
             tail = self._matcher.push(self._decoder.flush()) + self._matcher.flush()
-            self._finish("stop" if self._matcher.stopped else "length", text + tail, [token], entries)
+            self._finish(
+                "stop" if self._matcher.stopped else "length", text + tail, [token], entries
+            )
         else:
             self._publish(Piece(text, [token], entries))
 

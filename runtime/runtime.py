@@ -28,13 +28,14 @@ Prompt = str | Sequence[int]
 class Runtime:
     """An open plan.
 
-    Several threads may use one runtime; their requests share its steps. On the CPU a request's result does not depend on
-    the number of threads, the batch, or what else is running.
+    Several threads may use one runtime; their requests share its steps. On the CPU a request's
+    result does not depend on the number of threads, the batch, or what else is running.
 
     Args:
         plan: A plan directory written by ``partition``.
         threads: CPU threads; by default the cores this process may use.
-        context: Tokens of one sequence; may lower the plan's limit, as may ``sequences`` and ``batch``.
+        context: Tokens of one sequence; may lower the plan's limit, as may ``sequences`` and
+            ``batch``.
         sequences: Sequences live at once; further prompts wait their turn.
         batch: Tokens of one step.
 
@@ -69,6 +70,7 @@ class Runtime:
             **{name: value for name, value in options.items() if value is not None},
         )
         self._scheduler = Scheduler(executor)
+        self._banned = self.tokenizer.unused_ids(self.plan.model.vocab_size)
 
     @overload
     def generate(self, prompt: Prompt, **sampling: Any) -> Completion: ...
@@ -80,7 +82,8 @@ class Runtime:
         """Continue a prompt, or a list of prompts as one batch.
 
         Args:
-            prompt: Text, a flat list of token ids, or a list of either. Special tokens are not parsed out of text.
+            prompt: Text, a flat list of token ids, or a list of either. Special tokens are not
+                parsed out of text.
             **sampling: Fields of `SamplingParams`; the model's own defaults for the rest.
 
         Returns:
@@ -103,7 +106,11 @@ class Runtime:
 
     @overload
     def chat(
-        self, messages: Sequence[Mapping[str, Any]], *, stream: Literal[False] = ..., **sampling: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[False] = ...,
+        **sampling: Any,
     ) -> Completion: ...
     @overload
     def chat(
@@ -115,12 +122,14 @@ class Runtime:
         """Answer a conversation, formatted by the model's chat template.
 
         Args:
-            messages: ``{"role": ..., "content": ...}`` in order. Special tokens inside contents stay plain text.
+            messages: ``{"role": ..., "content": ...}`` in order. Special tokens inside contents
+                stay plain text.
             stream: Yield pieces, as `stream` does, instead of returning the completion.
             **sampling: As for `generate`; ``template_vars``, a mapping, is passed to the template.
 
         Raises:
-            RequestError: The model has no chat template, the template refuses the messages, or as for `generate`.
+            RequestError: The model has no chat template, the template refuses the messages, or as
+                for `generate`.
         """
         variables = sampling.pop("template_vars", {})
         tokens = encode_chat(self.tokenizer, self.tokenizer.chat_template, messages, **variables)
@@ -163,26 +172,35 @@ class Runtime:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             if not prompt:
-                raise RequestError("the prompt is empty", hint="give at least one character or token id")
+                raise RequestError(
+                    "the prompt is empty", hint="give at least one character or token id"
+                )
             return self.tokenizer.encode(prompt)
         return self._check_tokens(list(prompt))
 
     def _check_tokens(self, tokens: list[int]) -> list[int]:
         if not tokens:
-            raise RequestError("the prompt is empty", hint="give at least one character or token id")
+            raise RequestError(
+                "the prompt is empty", hint="give at least one character or token id"
+            )
         vocab = self.plan.model.vocab_size
         for i, token in enumerate(tokens):
             if not isinstance(token, int | np.integer) or isinstance(token, bool):
                 raise RequestError(f"token {i} of the prompt must be an integer, not {token!r}")
             if not 0 <= token < vocab:
-                raise RequestError(f"token {i} of the prompt is {token}, the vocabulary has {vocab}")
+                raise RequestError(
+                    f"token {i} of the prompt is {token}, the vocabulary has {vocab}"
+                )
         return [int(token) for token in tokens]
 
     def _too_long(self, count: int) -> RequestError:
@@ -198,7 +216,9 @@ class Runtime:
         for prompt in prompts:
             if len(prompt) >= context:
                 raise self._too_long(len(prompt))
-        return [Request(prompt, params, self.tokenizer, context) for prompt in prompts]
+        return [
+            Request(prompt, params, self.tokenizer, context, self._banned) for prompt in prompts
+        ]
 
     def _complete(self, requests: list[Request]) -> list[Completion]:
         """Run requests as one batch; what an exception leaves unfinished is cancelled."""
@@ -217,7 +237,7 @@ class Runtime:
 
 
 def _is_list_of_prompts(prompt: Prompt | Sequence[Prompt]) -> bool:
-    """Whether this is many prompts: a list of strings or of lists; a flat list of ints is one prompt."""
+    """Whether this is a list of strings or of lists; a flat list of ints is one prompt."""
     return not isinstance(prompt, str) and any(
         isinstance(item, str | Sequence | np.ndarray) for item in prompt
     )

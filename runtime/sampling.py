@@ -22,7 +22,8 @@ class SamplingParams:
         top_k: Keep the k most probable tokens; 0 keeps all.
         top_p: Keep the smallest set of most probable tokens with at least this probability.
         min_p: Drop tokens less probable than this fraction of the most probable one.
-        repetition_penalty: Divide positive and multiply negative logits of tokens seen in prompt or output.
+        repetition_penalty: Divide positive and multiply negative logits of tokens seen in prompt
+            or output.
         presence_penalty: Subtracted once from the logits of generated tokens.
         frequency_penalty: Subtracted per occurrence from the logits of generated tokens.
         seed: Fixes the random choices; None draws one.
@@ -64,7 +65,8 @@ class SamplingParams:
         names = {f.name for f in fields(self)}
         if unknown := sorted(set(changes) - names):
             raise RequestError(
-                f"unknown sampling argument {unknown[0]!r}", hint=f"known: {', '.join(sorted(names))}"
+                f"unknown sampling argument {unknown[0]!r}",
+                hint=f"known: {', '.join(sorted(names))}",
             )
         if isinstance(changes.get("stop"), str):
             changes["stop"] = (changes["stop"],)

@@ -1,7 +1,7 @@
 """Continuous batching: requests of any number of callers share the steps of one executor.
 
-A step takes one token of every sequence that is generating, then fills the batch with prompt chunks of the others. On
-the CPU a request's tokens do not depend on what it shares its steps with.
+A step takes one token of every sequence that is generating, then fills the batch with prompt
+chunks of the others. On the CPU a request's tokens do not depend on what it shares its steps with.
 """
 
 import threading
@@ -25,8 +25,8 @@ Batch = list[tuple[Request, list[int]]]
 class Scheduler:
     """Owns an executor and advances the requests submitted to it.
 
-    Every method may be called from any thread. Nothing runs in the background: whoever wants a piece runs the next step, and
-    each step serves all requests.
+    Every method may be called from any thread. Nothing runs in the background: whoever wants a
+    piece runs the next step, and each step serves all requests.
     """
 
     def __init__(self, executor: _native.Executor) -> None:
@@ -120,7 +120,7 @@ class Scheduler:
             self._running.append(request)
 
     def _fill_batch(self) -> Batch:
-        """Requests of the next step with their tokens: decoding ones first, then prompts in order of arrival."""
+        """Requests of the next step with their tokens: decoding ones first, then older ones."""
         room = self.executor.limits["batch"]
         batch = []
         for request in sorted(self._running, key=lambda r: r.in_prefill):
@@ -134,7 +134,9 @@ class Scheduler:
         tokens = np.array([token for _, chunk in batch for token in chunk], np.int32)
         sequences = np.array([r.sequence for r, chunk in batch for _ in chunk], np.int32)
         ends = np.cumsum([len(chunk) for _, chunk in batch], dtype=np.int32) - 1
-        ready = [i for i, (request, chunk) in enumerate(batch) if request.is_ready_after(len(chunk))]
+        ready = [
+            i for i, (request, chunk) in enumerate(batch) if request.is_ready_after(len(chunk))
+        ]
         logits = self.executor.step(tokens, sequences, ends[ready])
         for request, chunk in batch:
             request.advance(len(chunk))

@@ -13,8 +13,8 @@ command line on a line of its own.
 
 __all__ = [
     "DeviceError",
-    "MoesaicError",
     "ModelError",
+    "MoesaicError",
     "PlacementError",
     "PlanError",
     "RequestError",

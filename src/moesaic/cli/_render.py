@@ -71,7 +71,7 @@ def errors_as_messages() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with speed and remaining time; the callback takes bytes done and bytes in all."""
+    """A bar on stderr with speed and remaining time; the callback takes bytes done and in all."""
     columns = (
         TextColumn(label),
         BarColumn(),

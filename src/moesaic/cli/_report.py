@@ -9,7 +9,7 @@ __all__ = ["plan_summary", "print_plan"]
 
 
 def plan_summary(file: PlanFile) -> dict[str, object]:
-    """The facts of a plan for ``--json``: model, limits, memory and placement, without tensors and program."""
+    """The facts of a plan for ``--json``, without tensors and program."""
     return {
         "uuid": file.uuid,
         "source": file.source,
@@ -26,7 +26,11 @@ def plan_summary(file: PlanFile) -> dict[str, object]:
 def print_plan(file: PlanFile) -> None:
     """Model, memory per device, and what runs where."""
     model, limits = file.model, file.limits
-    experts = f", {model.experts} experts of which {model.experts_used} per token" if model.experts else ""
+    experts = (
+        f", {model.experts} experts of which {model.experts_used} per token"
+        if model.experts
+        else ""
+    )
     out.print(
         f"[bold]{model.name}[/] ({model.architecture}): {model.parameters / 1e9:.2f} B parameters, "
         f"{model.layers} layers{experts}"
@@ -41,7 +45,10 @@ def print_plan(file: PlanFile) -> None:
         "Memory",
         ("device", "weights", "KV cache", "activations", "staging", "reserve", "total"),
         [
-            (m.device, *(size(n) for n in (m.weights, m.kv, m.activations, m.staging, m.reserve, m.total)))
+            (
+                m.device,
+                *(size(n) for n in (m.weights, m.kv, m.activations, m.staging, m.reserve, m.total)),
+            )
             for m in file.memory
         ],
     )
@@ -49,7 +56,7 @@ def print_plan(file: PlanFile) -> None:
 
 
 def _placement_rows(file: PlanFile) -> list[tuple[str, str, str, str]]:
-    """Nodes of all layers together, as ``/layers.*/moe/experts``, per device and in program order."""
+    """Nodes of all layers together, as ``/layers.*/moe/experts``, in program order."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for item in file.assignment:
         entry = counts[_without_layer(item.node), item.device]

@@ -15,21 +15,31 @@ __all__ = ["main", "partition"]
 
 def partition(
     model: Annotated[Path, typer.Argument(help="A GGUF file, or a plan directory to place anew.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The plan directory to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The plan directory to write.")
+    ] = None,
     *,
-    devices: Annotated[str | None, typer.Option(help="Devices and budgets, such as `cpu,cuda:0=24GiB`.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Devices and budgets, such as `cpu,cuda:0=24GiB`.")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of one sequence.")] = None,
     sequences: Annotated[int | None, typer.Option(help="Sequences live at once.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Tokens of one step (the prefill chunk).")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Tokens of one step (the prefill chunk).")
+    ] = None,
     kv_type: Annotated[str | None, typer.Option(help="KV cache type: f16 or f32.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and report, write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Plan and report, write nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Partition a GGUF model into a plan directory, or an existing plan for other devices and limits."""
+    """Partition a GGUF model into a plan directory, or place an existing plan anew."""
     with errors_as_messages():
         if output is None and not dry_run and not model.is_dir():
-            raise PlanError("no output directory given", hint="add `-o plan/`, or --dry-run to only look")
+            raise PlanError(
+                "no output directory given", hint="add `-o plan/`, or --dry-run to only look"
+            )
         with progress_bar("packing") as progress:
             plan = moesaic.partition(
                 model,

@@ -13,23 +13,41 @@ __all__ = ["print_rates", "run", "stream_text"]
 
 
 def run(
-    plan: Annotated[Path, typer.Argument(help="A plan directory, as `moesaic partition` writes it.")],
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; `-` or none reads stdin.")] = None,
+    plan: Annotated[
+        Path, typer.Argument(help="A plan directory, as `moesaic partition` writes it.")
+    ],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to continue; `-` or none reads stdin.")
+    ] = None,
     *,
-    chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Send the prompt as a chat message.")
+    ] = False,
     system: Annotated[str | None, typer.Option(help="System message, with --chat.")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", help="Tokens to generate at most.")] = 256,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", help="Tokens to generate at most.")
+    ] = 256,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Drop what is this much less probable than the best.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Drop what is this much less probable than the best.")
+    ] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the random choices.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End at this text; may be repeated.")] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's end tokens.")] = False,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End at this text; may be repeated.")
+    ] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on past the model's end tokens.")
+    ] = False,
     threads: Annotated[int | None, typer.Option("--threads", "-t", help="CPU threads.")] = None,
-    context: Annotated[int | None, typer.Option("--context", help="Lower the plan's context.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document at the end.")] = False,
+    context: Annotated[
+        int | None, typer.Option("--context", help="Lower the plan's context.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document at the end.")
+    ] = False,
 ) -> None:
     """Continue a prompt with a partitioned model."""
     sampling = {
@@ -51,15 +69,27 @@ def run(
             messages.insert(0, {"role": "system", "content": system})
         request = messages if chat else text
         if as_json:
-            print_json(_as_json(runtime.chat(request, **sampling) if chat else runtime.generate(request, **sampling)))
+            print_json(
+                _as_json(
+                    runtime.chat(request, **sampling)
+                    if chat
+                    else runtime.generate(request, **sampling)
+                )
+            )
         else:
             print_rates(stream_text(runtime, request, sampling))
 
 
-def stream_text(runtime: Runtime, prompt: str | list[dict[str, str]], sampling: dict[str, Any]) -> Completion:
-    """Write a reply to stdout as it is made (a text prompt, or chat messages) and return the whole."""
+def stream_text(
+    runtime: Runtime, prompt: str | list[dict[str, str]], sampling: dict[str, Any]
+) -> Completion:
+    """Write a reply to a text or to chat messages to stdout as it is made; return the whole."""
     chat = not isinstance(prompt, str)
-    pieces = runtime.chat(prompt, stream=True, **sampling) if chat else runtime.stream(prompt, **sampling)
+    pieces = (
+        runtime.chat(prompt, stream=True, **sampling)
+        if chat
+        else runtime.stream(prompt, **sampling)
+    )
     for piece in pieces:
         sys.stdout.write(piece.text)
         sys.stdout.flush()
@@ -73,9 +103,10 @@ def print_rates(completion: Completion) -> None:
     """Tokens and tokens per second, on stderr."""
     usage = completion.usage
     err.print(
-        f"[dim]prompt {usage.prompt_tokens} tokens, {completion.prefill_tokens_per_second:.1f} tokens/s; "
-        f"generated {usage.completion_tokens} tokens, {completion.decode_tokens_per_second:.1f} tokens/s; "
-        f"{completion.finish_reason}[/]"
+        f"[dim]prompt {usage.prompt_tokens} tokens, "
+        f"{completion.prefill_tokens_per_second:.1f} tokens/s; "
+        f"generated {usage.completion_tokens} tokens, "
+        f"{completion.decode_tokens_per_second:.1f} tokens/s; {completion.finish_reason}[/]"
     )
 
 

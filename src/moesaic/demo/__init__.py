@@ -1,4 +1,4 @@
-"""The demo model that ships in the package: a small Mixture-of-Experts model trained on public-domain English."""
+"""The demo model that ships in the package, see the README beside it."""
 
 from pathlib import Path
 
