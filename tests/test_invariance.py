@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import MODELS
 
 import moesaic
-from conftest import MODELS
 
 CASES = ["gpt-oss-mxfp4", "mixtral-k-quants", "gemma3-mixed", "llama-f32"]
 

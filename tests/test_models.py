@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import MODELS
 
 import moesaic
-from conftest import MODELS
 
 CASES = sorted(path.stem for path in MODELS.glob("*.gguf"))
 FLOAT = [case for case in CASES if case.endswith(("f32", "f16", "bf16"))]
