@@ -18,8 +18,8 @@ std::optional<Activation> find_activation(std::string_view name);
 // `up`. alpha and limit matter to swiglu_clamped only. Every instruction set gives the same bits.
 //
 // All three are g · sigmoid(h) · u with h = g, g · (c1 + c2 · g²) and alpha · g. The error is at
-// most 1e-6 of |g · u| and, but for gelu_tanh's far negative tail, 1e-6 of the result. -inf as a
-// gate gives -0, as the limit does; NaN gives NaN.
+// most 1e-6 of |g · u| and, but for gelu_tanh's negative tail and results below 1e-35, 1e-6 of the
+// result. A gate of -inf gives -0, as the limit does; NaN gives NaN.
 using GatedActivationFn = void (*)(Activation kind, float alpha, float limit, const float* gate,
                                    const float* up, float* out, int64_t n);
 GatedActivationFn gated_activation(Isa isa);
