@@ -1,0 +1,213 @@
+"""Decodes strips in standard ONNX operators; docs/plan-format.md, section 2, has the layout.
+
+There is no operator that reinterprets bits, so numbers are put together from their bytes with the
+help of small tables, exactly.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from moesaic.partitioner.ops.body import Body
+from moesaic.partitioner.plan.codecs import CODECS, STRIP_ROWS
+
+__all__ = ["decode", "decode_vector"]
+
+FP4 = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]
+
+
+def decode(b: Body, codec: str, strips: ir.Value, cols: int) -> ir.Value:
+    """Decodes uint8 [strips, bytes of a strip] to float32 [16 · strips, cols]."""
+    weights = _FLOATS[codec] if CODECS[codec].is_float else _INTEGERS[codec]
+    values = weights(b, strips, cols)  # [strips, 16, ...]
+    return b("Reshape", values, [-1, cols])
+
+
+def decode_vector(b: Body, data: ir.Value, length: int) -> ir.Value:
+    """Decodes a vector, uint8 [bytes], to float32 [length]."""
+    quads = b("Reshape", b.cut(data, 0, 4 * length, 0), [length, 4])
+    return _float32(b, quads, [0, 1, 2, 3])
+
+
+# Numbers from bytes
+
+
+def _byte(b: Body, data: ir.Value, index: int) -> ir.Value:
+    """Returns byte `index` of the last axis, which vanishes."""
+    return b("Gather", data, index, axis=-1)
+
+
+def _look_up(b: Body, table: np.ndarray, index: ir.Value) -> ir.Value:
+    return b("Gather", b.floats(table), b.cast(index, ir.DataType.INT32))
+
+
+def _float32(b: Body, data: ir.Value, order: list[int]) -> ir.Value:
+    """Returns float32 numbers of their bytes, given from the lowest (the others are zero)."""
+    low, (second, top) = order[:-2], [_byte(b, data, i) for i in order[-2:]]
+    mantissa = b("Mul", b.cast(b("BitwiseAnd", second, b.bytes(127))), b.floats(65536))
+    for place, index in zip((0, 1), low, strict=False):
+        mantissa = b("Add", mantissa, b("Mul", b.cast(_byte(b, data, index)), b.floats(256**place)))
+    exponent = b(
+        "BitwiseOr",
+        b("BitShift", top, b.bytes(1), direction="LEFT"),
+        b("BitShift", second, b.bytes(7), direction="RIGHT"),
+    )
+    exponents = np.arange(256)
+    hidden = np.where(exponents > 0, 2.0**23, 0)
+    factor = np.ldexp(1.0, np.maximum(exponents, 1) - 150)
+    factor[255] = 0  # infinities and NaNs do not occur
+    sign = np.where(exponents < 128, 1.0, -1.0)
+    magnitude = b(
+        "Mul", b("Add", mantissa, _look_up(b, hidden, exponent)), _look_up(b, factor, exponent)
+    )
+    return b("Mul", magnitude, _look_up(b, sign, top))
+
+
+def _float16(b: Body, data: ir.Value) -> ir.Value:
+    """Returns float16 numbers of their two bytes: the upper one's value, plus steps."""
+    upper = np.arange(256, dtype=np.uint16) << 8
+    with np.errstate(invalid="ignore"):
+        base = upper.view(np.float16).astype(np.float32)
+        step = (upper + 1).view(np.float16).astype(np.float32) - base
+    finite = np.isfinite(base)  # infinities and NaNs do not occur
+    base, step = np.where(finite, base, 0), np.where(finite, step, 0)
+    low, high = b.cast(_byte(b, data, 0)), _byte(b, data, 1)
+    return b("Add", _look_up(b, base, high), b("Mul", low, _look_up(b, step, high)))
+
+
+# Float codecs: [column][16 rows]
+
+
+def _float_plane(b: Body, strips: ir.Value, cols: int, size: int) -> ir.Value:
+    """Returns the bytes of the weights, [strips, 16, cols, size]."""
+    plane = b.cut(strips, 0, STRIP_ROWS * cols * size)
+    elements = b("Reshape", plane, [-1, cols, STRIP_ROWS, size])
+    return b("Transpose", elements, perm=[0, 2, 1, 3])
+
+
+Decoder = Callable[[Body, ir.Value, int], ir.Value]
+
+_FLOATS: dict[str, Decoder] = {
+    "f32": lambda b, strips, cols: _float32(b, _float_plane(b, strips, cols, 4), [0, 1, 2, 3]),
+    "f16": lambda b, strips, cols: _float16(b, _float_plane(b, strips, cols, 2)),
+    "bf16": lambda b, strips, cols: _float32(b, _float_plane(b, strips, cols, 2), [0, 1]),
+}
+
+
+# Code planes: uint8 [strips, column blocks, bytes of a block] to uint8 [strips, 16, blocks, 32]
+
+
+def _u4(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    pairs = b("Reshape", plane, [-1, blocks, 1, 4, STRIP_ROWS, 4])
+    low = b("BitwiseAnd", pairs, b.bytes(15))
+    high = b("BitShift", pairs, b.bytes(4), direction="RIGHT")
+    return _columns_last(b, b("Concat", low, high, axis=2), blocks)
+
+
+def _u5(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    low, high = _u4(b, b.cut(plane, 0, 256), blocks), b.cut(plane, 256, 320)
+    bits = b("Reshape", high, [-1, blocks, 1, 1, STRIP_ROWS, 4])
+    shifts = b.bytes(np.arange(8).reshape(2, 4, 1, 1))
+    bits = b("BitwiseAnd", b("BitShift", bits, shifts, direction="RIGHT"), b.bytes(1))
+    return _join(b, low, _columns_last(b, bits, blocks))
+
+
+def _u6(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    low, high = _u4(b, b.cut(plane, 0, 256), blocks), b.cut(plane, 256, 384)
+    pairs = b("Reshape", high, [-1, blocks, 2, 1, STRIP_ROWS, 4])
+    shifts = b.bytes(np.arange(0, 8, 2).reshape(4, 1, 1))
+    pairs = b("BitwiseAnd", b("BitShift", pairs, shifts, direction="RIGHT"), b.bytes(3))
+    return _join(b, low, _columns_last(b, pairs, blocks))
+
+
+def _u8(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    return _columns_last(b, b("Reshape", plane, [-1, blocks, 2, 4, STRIP_ROWS, 4]), blocks)
+
+
+def _columns_last(b: Body, codes: ir.Value, blocks: int) -> ir.Value:
+    """[strips, blocks, 2, 4, 16 rows, 4], where column is 16 h + 4 j + i, to rows of columns."""
+    rows = b("Transpose", codes, perm=[0, 4, 1, 2, 3, 5])
+    return b("Reshape", rows, [-1, STRIP_ROWS, blocks, 32])
+
+
+def _join(b: Body, low: ir.Value, high: ir.Value) -> ir.Value:
+    return b("BitwiseOr", low, b("BitShift", high, b.bytes(4), direction="LEFT"))
+
+
+_WIDTHS = {"u4": _u4, "u5": _u5, "u6": _u6, "u8": _u8}
+
+
+class _Planes:
+    """Reads the planes of the strips of an integer codec."""
+
+    def __init__(self, b: Body, codec: str, strips: ir.Value, cols: int) -> None:
+        self._b, self._strips, self._codec = b, strips, codec
+        self._planes = CODECS[codec].planes(cols)
+        self.blocks = cols // 32
+
+    def codes(self) -> ir.Value:
+        """Returns float32 [strips, 16, blocks, 32]."""
+        b, size = self._b, CODECS[self._codec].code_bytes
+        plane = b.cut(self._strips, 0, self.blocks * size)
+        unpack = _WIDTHS[self._codec[:2]]
+        return b.cast(unpack(b, b("Reshape", plane, [-1, self.blocks, size]), self.blocks))
+
+    def scales(self, fields: int, size: int = 1) -> ir.Value:
+        """Returns the scale plane's bytes, uint8 [strips, 16, blocks, fields, size]."""
+        return self._fields(self._planes[0], self.blocks, fields, size)
+
+    def supers(self, fields: int) -> ir.Value:
+        """Returns the super-scale plane, float32 [strips, 16, super-blocks, fields]."""
+        start = self._planes[0] + self._planes[1]
+        return _float16(self._b, self._fields(start, self.blocks // 8, fields, 2))
+
+    def _fields(self, start: int, blocks: int, fields: int, size: int) -> ir.Value:
+        b = self._b
+        plane = b.cut(self._strips, start, start + blocks * fields * STRIP_ROWS * size)
+        elements = b("Reshape", plane, [-1, blocks, fields, STRIP_ROWS, size])
+        return b("Transpose", elements, perm=[0, 3, 1, 2, 4])
+
+
+def _f16_scaled(codec: str, zero: int) -> Decoder:
+    def weights(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+        planes = _Planes(b, codec, strips, cols)
+        scale = _float16(b, planes.scales(1, 2))  # [strips, 16, blocks, 1]
+        return b("Mul", scale, b("Sub", planes.codes(), b.floats(zero)))
+
+    return weights
+
+
+def _e8m0_fp4(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+    planes = _Planes(b, "u4_e8m0_fp4", strips, cols)
+    powers = np.ldexp(1.0, np.arange(256) - 128)
+    scale = _look_up(b, powers, b("Squeeze", planes.scales(1), [-1]))
+    return b("Mul", scale, _look_up(b, np.array(FP4), planes.codes()))
+
+
+def _super_min(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+    planes = _Planes(b, "u4_super_min", strips, cols)
+    groups = b.cast(b("Reshape", planes.scales(2), [-1, STRIP_ROWS, cols // 256, 8, 2]))
+    factors = b("Mul", b("Unsqueeze", planes.supers(2), [3]), groups)
+    scale, minimum = b.many("Split", 2, factors, axis=-1, num_outputs=2)
+    codes = b("Reshape", planes.codes(), [-1, STRIP_ROWS, cols // 256, 8, 32])
+    return b("Sub", b("Mul", scale, codes), minimum)
+
+
+def _super(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+    planes = _Planes(b, "u6_super", strips, cols)
+    signed = _look_up(b, np.arange(256, dtype=np.uint8).view(np.int8), planes.scales(2))
+    groups = b("Reshape", signed, [-1, STRIP_ROWS, cols // 256, 16, 1])
+    factors = b("Mul", b("Unsqueeze", planes.supers(1), [3]), groups)
+    codes = b("Sub", planes.codes(), b.floats(32))
+    return b("Mul", factors, b("Reshape", codes, [-1, STRIP_ROWS, cols // 256, 16, 16]))
+
+
+_INTEGERS: dict[str, Decoder] = {
+    "u4_f16": _f16_scaled("u4_f16", 8),
+    "u5_f16": _f16_scaled("u5_f16", 16),
+    "u8_f16": _f16_scaled("u8_f16", 128),
+    "u4_e8m0_fp4": _e8m0_fp4,
+    "u4_super_min": _super_min,
+    "u6_super": _super,
+}
