@@ -123,6 +123,18 @@ class Builder:
         key.name, value.name = f"present.{layer}.key", f"present.{layer}.value"
         self._outputs += [key, value]
 
+    def _functions(self) -> list[ir.Function]:
+        """Makes the bodies of the operators that have one; nodes of one kind share theirs."""
+        functions: dict[str, ir.Function] = {}
+        for node in self._nodes:
+            operator = OPERATORS[node.op_type]
+            if operator.function:
+                key = str((node.op_type, len(node.inputs), *map(_value, node.attributes.values())))
+                if key not in functions:
+                    functions[key] = operator.function(Node(node, operator))
+                node.overload = functions[key].overload
+        return list(functions.values())
+
     def parts(self, weight: ir.Value) -> list[Part]:
         """Returns the parts of a weight."""
         assert weight.name is not None
@@ -140,13 +152,19 @@ class Builder:
             opset_imports={"": OPSET, DOMAIN: 1},
             name=facts.architecture,
         )
-        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="moesaic")
+        model = ir.Model(
+            graph, ir_version=IR_VERSION, producer_name="moesaic", functions=self._functions()
+        )
         weights = self.weights
         return Model(model, list(weights.sources.values()), list(weights.tensors.values()), facts)
 
 
 def _input(name: str, dtype: ir.DataType, *shape: str | int) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def _value(attribute: ir.Attr) -> Any:
+    return attribute.value
 
 
 def _exact(value: Any) -> Any:

@@ -131,6 +131,8 @@ class Weights:
         """Returns a part from `<name>_exps.weight`, or from the older `<name>.<expert>.weight`."""
         if self.has(f"{name}.0.weight") and not self.has(f"{name}_exps.weight"):
             infos = [self.take(f"{name}.{e}.weight", rows, cols) for e in range(count)]
+            if len({info.type for info in infos}) > 1:  # one codec a part: float32 holds them all
+                return stacked([self._decoded(info, role) for info in infos])
             return stacked([_rows(info, role, rows, [0]) for info in infos])
         return self.expert_rows(role, f"{name}_exps.weight", (count, rows, cols), 0, rows)
 
@@ -149,6 +151,10 @@ class Weights:
             Blocks(info.name, info.type, info.path, info.offset + e * step) for e in range(count)
         )
         return PartSource(role, codec, length, 1, tuple(blocks))
+
+    def _decoded(self, info: TensorInfo, role: str) -> PartSource:
+        matrix_codec(info)
+        return array_part(info.name, self.gguf.dequantize(info.name), role)
 
     def _add(self, name: str, parts: Sequence[PartSource]) -> ir.Value:
         if name not in self.values:

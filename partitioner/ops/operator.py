@@ -65,6 +65,7 @@ class Operator:
         infer: Element types and shapes of a node's outputs, from its inputs and attributes.
         work: What a node costs under a load.
         program: Its form in the program, None if it has none.
+        function: Makes the body of a node in standard operators; its overload is the node's.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Operator:
     weights: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("y",)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    function: Callable[["Node"], ir.Function] | None = None
 
     def arguments(self, node: ir.Node) -> dict[str, ir.Value | None]:
         """Returns a node's inputs and weights by name, None for those that are absent."""
@@ -102,6 +104,10 @@ class Node:
 
     def __getitem__(self, attribute: str) -> Any:
         return self._node.attributes[attribute].value
+
+    def has(self, name: str) -> bool:
+        """Tells whether an optional input or weight is there."""
+        return self._arguments[name] is not None
 
     def input(self, name: str) -> ir.Value:
         """Returns an input or a weight that must be there."""

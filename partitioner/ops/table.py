@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from moesaic.partitioner.ops.bodies import embedding_function, experts_function, linear_function
 from moesaic.partitioner.ops.operator import Load, Node, Operator, OutputType, Program, Work
+from moesaic.plan_format import Part
 
 F32, I32, I64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 EXPERT_ROLES = ("gate", "up", "down", "gate_bias", "up_bias", "down_bias")
@@ -79,6 +81,25 @@ def _experts_work(node: Node, load: Load) -> Work:
     return Work(moved, 2 * load.rows * used * sum(sizes))
 
 
+def _experts_function(node: Node) -> ir.Function:
+    columns = (node[name] for name in ("roles", "offsets", "codecs", "rows", "cols"))
+    return experts_function(
+        [Part(*values) for values in zip(*columns, strict=True)],
+        used=node["used"],
+        kind=node["activation"],
+        alpha=node["alpha"],
+        limit=node["limit"],
+    )
+
+
+def _linear_function(node: Node) -> ir.Function:
+    return linear_function(node["codec"], node["rows"], node["cols"], bias=node.has("bias"))
+
+
+def _embedding_function(node: Node) -> ir.Function:
+    return embedding_function(node["codec"], node["rows"], node["cols"])
+
+
 _TABLE = (
     Operator(
         "Positions",
@@ -97,6 +118,7 @@ _TABLE = (
         attributes={"codec": str, "rows": int, "cols": int},
         infer=_embedding_type,
         work=_embedding_work,
+        function=_embedding_function,
         program=Program(inputs=("tokens",)),
     ),
     Operator(
@@ -117,6 +139,7 @@ _TABLE = (
         attributes={"codec": str, "rows": int, "cols": int},
         infer=lambda node: [(F32, node.like("x", node["rows"]))],
         work=_linear_work,
+        function=_linear_function,
         program=Program(inputs=("x",)),
     ),
     Operator(
@@ -209,6 +232,7 @@ _TABLE = (
         },
         infer=_like("x"),
         work=_experts_work,
+        function=_experts_function,
         program=Program(
             inputs=("x", "ids", "weights"),
             attributes=("experts", "used", "activation", "alpha", "limit"),

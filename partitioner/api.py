@@ -1,0 +1,214 @@
+"""The front door of this half: a model file becomes a plan, or a plan is placed anew."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from moesaic.errors import PlanError
+from moesaic.partitioner.arch import Model, build_model
+from moesaic.partitioner.gguf import GgufFile, read_gguf
+from moesaic.partitioner.gguf.tokenizer import TokenizerFiles, convert_tokenizer
+from moesaic.partitioner.machine import DeviceSpec, parse_devices
+from moesaic.partitioner.plan.opened import Plan
+from moesaic.partitioner.plan.pack import Progress, pack_weights
+from moesaic.partitioner.plan.sources import weights_bytes
+from moesaic.partitioner.plan.writer import (
+    MODEL_FILE,
+    PLAN_FILE,
+    WEIGHTS_FILE,
+    check_target,
+    encode_graph,
+    encode_plan,
+    new_directory,
+    replace_file,
+    require_space,
+)
+from moesaic.partitioner.planning import KV_TYPES, choose_limits, make_plan, with_tensors
+from moesaic.plan_format import PlanFile, Source
+
+__all__ = ["partition"]
+
+StrPath = str | os.PathLike[str]
+_SLACK_BYTES = 1 << 20  # of a plan's disk space: folder entries, hashes not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What the caller asked for; None where the default, or the old plan's value, holds."""
+
+    devices: str | None
+    vram: int | str | None
+    ram: int | str | None
+    context: int | None
+    sequences: int | None
+    batch: int | None
+    kv_type: str | None
+
+
+def partition(
+    model: StrPath,
+    output: StrPath | None = None,
+    *,
+    devices: str | None = None,
+    vram: int | str | None = None,
+    ram: int | str | None = None,
+    context: int | None = None,
+    sequences: int | None = None,
+    batch: int | None = None,
+    kv_type: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """Turns a GGUF file into a plan directory, or places an existing plan anew.
+
+    Given a plan directory, only its ``plan.json`` is replaced (and ``model.onnx`` if `kv_type`
+    changes); what is not asked for stays as it was.
+
+    Args:
+        model: A GGUF file or a plan directory.
+        output: The directory to write. May be left out for a plan or a dry run.
+        devices: Devices and budgets to plan for, like ``cpu,cuda:0=24GiB``; default the host.
+        vram: Bytes to use on CUDA devices for which `devices` gives no budget, like ``8GiB``.
+        ram: Bytes to use on the host.
+        context: Tokens of one sequence; default what the model was trained for, at most 8192.
+        sequences: Sequences live at once; default 8.
+        batch: Tokens of one step, the prefill chunk; default 512.
+        kv_type: Type of the KV cache, ``f16`` (default) or ``f32``.
+        force: Replace an existing plan at `output`.
+        dry_run: Plan without writing anything.
+        progress: Called with (bytes done, bytes in all) while weights are packed.
+
+    Raises:
+        ModelError: The model file is malformed or not supported.
+        PlacementError: The model does not fit the devices.
+        PlanError: An argument or the output is wrong, or the plan cannot be written.
+        DeviceError: `vram` is given, but there is no CUDA device.
+    """
+    if kv_type is not None and kv_type not in KV_TYPES:
+        raise PlanError(f"kv_type: expected {' or '.join(KV_TYPES)} but got {kv_type!r}")
+    wishes = _Wishes(devices, vram, ram, context, sequences, batch, kv_type)
+    source = Path(model)
+    if source.is_dir():
+        return _place_anew(source, output, wishes, dry_run=dry_run)
+    target = None if output is None else Path(output)
+    if not dry_run:
+        if target is None:
+            raise PlanError("no output was given", hint="give the plan directory to write")
+        _check_output(source, target, force=force)
+    gguf = read_gguf(source)
+    built = build_model(gguf, kv_type or "f16")
+    plan = _plan_model(gguf, built, wishes)
+    if dry_run or target is None:
+        return Plan(target, plan)
+    return Plan(target, _write(built, gguf, plan, target, force=force, progress=progress))
+
+
+def _check_output(source: Path, target: Path, *, force: bool) -> None:
+    check_target(target, force=force)
+    if source.resolve().is_relative_to(target.resolve()):
+        raise PlanError(f"{target} holds the model itself", hint="choose another output")
+
+
+def _plan_model(gguf: GgufFile, built: Model, wishes: _Wishes) -> PlanFile:
+    types = Counter(info.type.name for info in gguf.tensors.values())
+    source = Source(
+        file=gguf.path.name, bytes=gguf.path.stat().st_size, types=dict(types.most_common())
+    )
+    limits = choose_limits(
+        built.facts.context_length, wishes.context, wishes.sequences, wishes.batch
+    )
+    devices = parse_devices(wishes.devices, wishes.vram, wishes.ram)
+    return make_plan(built.graph.graph, built.tensors, built.facts, source, limits, devices)
+
+
+def _write(
+    built: Model,
+    gguf: GgufFile,
+    plan: PlanFile,
+    target: Path,
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> PlanFile:
+    """Writes the directory and returns the plan as written."""
+    tokenizer: TokenizerFiles = convert_tokenizer(gguf.metadata)
+    graph, digest = encode_graph(built.graph)
+    plan = msgspec.structs.replace(plan, model_sha256=digest)
+    tokenizer_bytes = len(msgspec.json.encode(tokenizer.tokenizer_json))
+    sizes = weights_bytes(built.tensors), len(graph), len(encode_plan(plan)), tokenizer_bytes
+    require_space(target, sum(sizes) + _SLACK_BYTES)
+    with new_directory(target, force=force) as folder:
+        plan = with_tensors(plan, pack_weights(built.sources, folder / WEIGHTS_FILE, progress))
+        tokenizer.write(folder)
+        (folder / MODEL_FILE).write_bytes(graph)
+        (folder / PLAN_FILE).write_bytes(encode_plan(plan))
+    return plan
+
+
+def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_run: bool) -> Plan:
+    """Replaces the ``plan.json`` of a plan; the weights stay where they are."""
+    if output is not None and Path(output).resolve() != folder.resolve():
+        raise PlanError(
+            f"{folder} is a plan already and is placed anew where it is, not in {output}",
+            hint="leave out the output, or copy the folder first",
+        )
+    old = Plan.open(folder).file
+    graph = _read_graph(folder / MODEL_FILE)
+    changed = wishes.kv_type not in (None, *{cache.dtype for cache in old.caches})
+    if changed:
+        _retype_caches(graph, str(wishes.kv_type))
+    plan = make_plan(
+        graph.graph,
+        old.tensors,
+        old.model,
+        old.source,
+        choose_limits(
+            old.model.context_length,
+            wishes.context or old.limits.context,
+            wishes.sequences or old.limits.sequences,
+            wishes.batch or old.limits.batch,
+        ),
+        _devices_anew(old, wishes),
+    )
+    data, digest = encode_graph(graph) if changed else (b"", old.model_sha256)
+    plan = msgspec.structs.replace(plan, model_sha256=digest)
+    if not dry_run:
+        if changed:
+            replace_file(folder / MODEL_FILE, data)
+        replace_file(folder / PLAN_FILE, encode_plan(plan))
+    return Plan(folder, plan)
+
+
+def _devices_anew(old: PlanFile, wishes: _Wishes) -> list[DeviceSpec]:
+    """Returns the devices asked for, else those of the old plan with the budgets asked for."""
+    if wishes.devices is not None:
+        return parse_devices(wishes.devices, wishes.vram, wishes.ram)
+    budget = {"cpu": wishes.ram}
+    items = [
+        device.name
+        if budget.get(device.name, wishes.vram) is not None or device.budget is None
+        else f"{device.name}={device.budget}"
+        for device in old.devices
+    ]
+    return parse_devices(",".join(items), wishes.vram, wishes.ram)
+
+
+def _read_graph(path: Path) -> ir.Model:
+    try:
+        return ir.load(path)
+    except Exception as error:  # protobuf's and onnx_ir's errors have no common base
+        raise PlanError(
+            f"{path}: cannot be read: {error}", hint="partition the model file again"
+        ) from error
+
+
+def _retype_caches(graph: ir.Model, kv_type: str) -> None:
+    dtype = ir.DataType.FLOAT if kv_type == "f32" else ir.DataType.FLOAT16
+    for value in [*graph.graph.inputs, *graph.graph.outputs]:
+        if str(value.name).startswith(("past_key_values.", "present.")):
+            value.type = ir.TensorType(dtype)

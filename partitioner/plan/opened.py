@@ -1,0 +1,117 @@
+"""A plan as the partitioner hands it out: what was decided, and why."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from moesaic.errors import PlanError
+from moesaic.partitioner.plan.writer import PLAN_FILE
+from moesaic.plan_format import FORMAT, VERSION, Assignment, Limits, Memory, ModelFacts, PlanFile
+
+__all__ = ["Plan"]
+
+_AGAIN = "the plan is damaged or of another version; partition the model again"
+
+
+class Plan:
+    """A plan directory, or with `dry_run` the plan that would be written.
+
+    Attributes:
+        path: The directory, None for a dry run without an output.
+        file: The content of ``plan.json``.
+    """
+
+    def __init__(self, path: Path | None, file: PlanFile) -> None:
+        self.path = path
+        self.file = file
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> "Plan":
+        """Opens a plan directory for reading; its weights are not looked at.
+
+        Raises:
+            PlanError: ``plan.json`` is missing, malformed, or of another version.
+        """
+        folder = Path(path)
+        file = folder / PLAN_FILE
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise PlanError(
+                f"{file}: {error.strerror}", hint="give a plan directory, as partition writes it"
+            ) from error
+        try:
+            plan = msgspec.json.decode(data, type=PlanFile)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise PlanError(f"{file}: {error}", hint=_AGAIN) from error
+        if (plan.format, plan.version) != (FORMAT, VERSION):
+            got = f"{plan.format} {plan.version}"
+            raise PlanError(f"{file}: expected {FORMAT} {VERSION} but got {got}", hint=_AGAIN)
+        return Plan(folder, plan)
+
+    def __repr__(self) -> str:
+        return f"Plan({str(self.path)!r})" if self.path else "Plan(not written)"
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model is."""
+        return self.file.model
+
+    @property
+    def limits(self) -> Limits:
+        """What memory is planned for."""
+        return self.file.limits
+
+    @property
+    def memory(self) -> list[Memory]:
+        """Planned bytes, by device."""
+        return self.file.memory
+
+    @property
+    def placement(self) -> dict[str, str]:
+        """Device of every node; of a split node, the devices joined by ``+``."""
+        devices: dict[str, str] = {}
+        for row in self.file.assignment:
+            devices[row.node] = "+".join(filter(None, [devices.get(row.node), row.device]))
+        return devices
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(tensor.bytes for tensor in self.file.tensors)
+
+    @property
+    def summary(self) -> str:
+        """A few lines for people: the model, its limits, and the bytes of every device."""
+        facts, limits = self.facts, self.limits
+        lines = [
+            f"{facts.name}: {facts.architecture}, {facts.parameters / 1e9:.2f} B parameters, "
+            f"{facts.layers} layers, {facts.experts} experts",
+            f"context {limits.context}, sequences {limits.sequences}, batch {limits.batch}",
+        ]
+        lines += [
+            f"{m.device}: {m.total / 2**20:.1f} MiB (weights {m.weights / 2**20:.1f}, "
+            f"KV {m.kv / 2**20:.1f}, activations {m.activations / 2**20:.1f})"
+            for m in self.memory
+        ]
+        return "\n".join(lines)
+
+    def explain(self, node: str) -> str:
+        """Returns why a node runs where it runs, in a sentence or two.
+
+        Raises:
+            PlanError: The plan has no such node.
+        """
+        rows = [row for row in self.file.assignment if row.node == node]
+        if not rows:
+            raise PlanError(f"the plan has no node {node!r}", hint="see the names with inspect")
+        return "; ".join(map(self._reason, rows))
+
+    def _reason(self, row: Assignment) -> str:
+        kind = "experts" if row.node.endswith("/moe/experts") else "no experts"
+        only = len(self.file.devices) == 1
+        rule = "the only device" if only else f"{kind}, so this device by default"
+        measured = row.decode_seconds > 0
+        cost = f"{row.decode_seconds * 1e6:.0f} µs a token" if measured else "speed not measured"
+        return f"{row.node} runs on {row.device}: {rule}; {row.weight_bytes} weight bytes, {cost}"

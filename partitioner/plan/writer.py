@@ -1,0 +1,162 @@
+"""Writes plan directories: whole or not at all."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from moesaic.errors import PlanError
+from moesaic.plan_format import PlanFile
+
+__all__ = [
+    "MODEL_FILE",
+    "PLAN_FILE",
+    "WEIGHTS_FILE",
+    "encode_graph",
+    "encode_plan",
+    "new_directory",
+    "replace_file",
+    "require_space",
+]
+
+MODEL_FILE = "model.onnx"
+PLAN_FILE = "plan.json"
+WEIGHTS_FILE = "weights.bin"
+
+_ELSEWHERE = "free some space or write the plan elsewhere"
+
+
+def encode_graph(graph: ir.Model) -> tuple[bytes, str]:
+    """Returns the content of ``model.onnx`` and its sha256 in hexadecimal."""
+    data = ir.to_proto(graph).SerializeToString(deterministic=True)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def encode_plan(plan: PlanFile) -> bytes:
+    """Returns the content of ``plan.json``."""
+    return msgspec.json.encode(plan) + b"\n"
+
+
+def require_space(target: Path, needed: int) -> None:
+    """Raises a `PlanError` if the disk of `target`, which need not exist, has too little space."""
+    existing = next(folder for folder in target.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise PlanError(
+            f"{target}: the plan needs {needed} bytes, but only {free} are free on that disk",
+            hint=_ELSEWHERE,
+        )
+
+
+@contextmanager
+def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `target` when the block ends without an error.
+
+    Everything in it is synced to the disk first. After an error nothing is left behind.
+
+    Args:
+        target: The folder to make. It must not exist, be empty, or with `force` be a plan.
+        force: Whether an existing plan is replaced.
+
+    Raises:
+        PlanError: The target exists, or it cannot be written.
+    """
+    check_target(target, force=force)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        )
+    try:
+        yield folder
+        with _explained(target):
+            _open_to_umask(folder)
+            for path in folder.iterdir():
+                _sync(path)
+            _sync(folder)
+            _put(folder, target, force=force)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces a file atomically, synced to the disk."""
+    with _explained(path):
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(path, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Raises a `PlanError` if a plan may not be written to `target`."""
+    if not os.path.lexists(target) or _is_empty(target):
+        return
+    if not (target / PLAN_FILE).is_file() or target.is_symlink():
+        raise PlanError(
+            f"{target} exists and is not a plan directory",
+            hint="choose another output; only plans are replaced, even with --force",
+        )
+    if not force:
+        raise PlanError(
+            f"{target} exists", hint="replace it with --force, or choose another output"
+        )
+
+
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+
+
+def _put(folder: Path, target: Path, *, force: bool) -> None:
+    """Renames `folder` to `target`; a plan in its place is moved aside, then removed."""
+    if not (force and target.exists()):
+        folder.rename(target)  # replaces an empty folder, fails if someone filled it meanwhile
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    target.rename(aside)
+    try:
+        folder.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _open_to_umask(folder: Path) -> None:
+    """Gives a folder made by mkdtemp, which is private, the usual rights."""
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system into a `PlanError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be written: {error.strerror}", hint=_ELSEWHERE) from error
