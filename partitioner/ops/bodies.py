@@ -18,7 +18,7 @@ from moesaic.plan_format import Part
 
 __all__ = ["activation", "embedding_function", "experts_function", "linear_function"]
 
-DECODED_BYTES = 32 << 20  # of float32 weights at a time
+DECODED_BYTES = 4 << 20  # of float32 weights at a time: what a cache holds
 
 _A = ir.AttributeType
 _MATRIX = {"codec": _A.STRING, "rows": _A.INT, "cols": _A.INT}

@@ -1,7 +1,7 @@
 """Decodes strips in standard ONNX operators; docs/plan-format.md, section 2, has the layout.
 
-There is no operator that reinterprets bits, so numbers are put together from their bytes with the
-help of small tables, exactly.
+There is no operator that reinterprets bits, so numbers are put together from their bytes, exactly.
+Looking a number up is slower than a dozen arithmetic operators, so tables are for scales and signs.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,6 @@ from moesaic.partitioner.ops.body import Body
 from moesaic.partitioner.plan.codecs import CODECS, STRIP_ROWS
 
 __all__ = ["decode", "decode_vector"]
-
-FP4 = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]
 
 
 def decode(b: Body, codec: str, strips: ir.Value, cols: int) -> ir.Value:
@@ -43,37 +41,31 @@ def _look_up(b: Body, table: np.ndarray, index: ir.Value) -> ir.Value:
 
 
 def _float32(b: Body, data: ir.Value, order: list[int]) -> ir.Value:
-    """Returns float32 numbers of their bytes, given from the lowest (the others are zero)."""
-    low, (second, top) = order[:-2], [_byte(b, data, i) for i in order[-2:]]
-    mantissa = b("Mul", b.cast(b("BitwiseAnd", second, b.bytes(127))), b.floats(65536))
-    for place, index in zip((0, 1), low, strict=False):
-        mantissa = b("Add", mantissa, b("Mul", b.cast(_byte(b, data, index)), b.floats(256**place)))
-    exponent = b(
-        "BitwiseOr",
-        b("BitShift", top, b.bytes(1), direction="LEFT"),
-        b("BitShift", second, b.bytes(7), direction="RIGHT"),
-    )
-    exponents = np.arange(256)
-    hidden = np.where(exponents > 0, 2.0**23, 0)
-    factor = np.ldexp(1.0, np.maximum(exponents, 1) - 150)
-    factor[255] = 0  # infinities and NaNs do not occur
-    sign = np.where(exponents < 128, 1.0, -1.0)
-    magnitude = b(
-        "Mul", b("Add", mantissa, _look_up(b, hidden, exponent)), _look_up(b, factor, exponent)
-    )
-    return b("Mul", magnitude, _look_up(b, sign, top))
+    """Returns finite float32 numbers of their bytes, given from the lowest (the others are zero).
+
+    The top byte holds the sign and h, the exponent but for its last bit. Over the value `low` of
+    the rest, 0 to 256, a number is piecewise linear: 2^(2h - 127) · max(1 + low / 128, low / 64),
+    where the one is missing if h is 0.
+    """
+    *rest, second, top = (_byte(b, data, i) for i in order)
+    low = b.cast(second)
+    for place, byte in enumerate(reversed(rest), start=1):
+        low = b("Add", low, b("Mul", b.cast(byte), b.floats(256.0**-place)))
+    one = b.cast(b("Min", b("BitwiseAnd", top, b.bytes(127)), b.bytes(1)))
+    first = b("Add", one, b("Mul", low, b.floats(1 / 128)))
+    significand = b("Max", first, b("Mul", low, b.floats(1 / 64)))
+    power = np.ldexp(1.0, 2 * np.arange(128) - 127)
+    return b("Mul", significand, _look_up(b, np.concatenate([power, -power]), top))
 
 
 def _float16(b: Body, data: ir.Value) -> ir.Value:
-    """Returns float16 numbers of their two bytes: the upper one's value, plus steps."""
-    upper = np.arange(256, dtype=np.uint16) << 8
-    with np.errstate(invalid="ignore"):
-        base = upper.view(np.float16).astype(np.float32)
-        step = (upper + 1).view(np.float16).astype(np.float32) - base
-    finite = np.isfinite(base)  # infinities and NaNs do not occur
-    base, step = np.where(finite, base, 0), np.where(finite, step, 0)
-    low, high = b.cast(_byte(b, data, 0)), _byte(b, data, 1)
-    return b("Add", _look_up(b, base, high), b("Mul", low, _look_up(b, step, high)))
+    """Returns finite float16 numbers of their two bytes, mantissa times the step of its exponent."""
+    low, high = _byte(b, data, 0), _byte(b, data, 1)
+    one = b("Min", b("BitwiseAnd", high, b.bytes(124)), b.bytes(4))  # 4 unless subnormal
+    upper = b.cast(b("BitwiseOr", one, b("BitwiseAnd", high, b.bytes(3))))
+    mantissa = b("Add", b("Mul", upper, b.floats(256)), b.cast(low))
+    step = np.ldexp(1.0, np.maximum(np.arange(128) >> 2, 1) - 25)
+    return b("Mul", mantissa, _look_up(b, np.concatenate([step, -step]), high))
 
 
 # Float codecs: [column][16 rows]
@@ -182,7 +174,18 @@ def _e8m0_fp4(b: Body, strips: ir.Value, cols: int) -> ir.Value:
     planes = _Planes(b, "u4_e8m0_fp4", strips, cols)
     powers = np.ldexp(1.0, np.arange(256) - 128)
     scale = _look_up(b, powers, b("Squeeze", planes.scales(1), [-1]))
-    return b("Mul", scale, _look_up(b, np.array(FP4), planes.codes()))
+    return b("Mul", scale, _fp4(b, planes.codes()))
+
+
+def _fp4(b: Body, codes: ir.Value) -> ir.Value:
+    """Returns sign · (0, 1, 2, 3, 4, 6, 8, 12), a convex curve, of codes 0 to 15."""
+    negative = b.cast(b("GreaterOrEqual", codes, b.floats(8)))
+    k = b("Sub", codes, b("Mul", negative, b.floats(8)))
+    lines = [
+        b("Sub", b("Mul", k, b.floats(slope)), b.floats(at)) for slope, at in ((2, 4), (4, 16))
+    ]
+    sign = b("Sub", b.floats(1), b("Mul", negative, b.floats(2)))
+    return b("Mul", sign, b("Max", k, *lines))
 
 
 def _super_min(b: Body, strips: ir.Value, cols: int) -> ir.Value:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -48,7 +49,8 @@ def model(function, activations, weights, attributes) -> ir.Model:
         overload=function.overload,
         name="/node",
     )
-    node.outputs[0].name, node.outputs[0].type = "y", ir.TensorType(F32)
+    (y,) = node.outputs
+    y.name, y.type, y.shape = "y", ir.TensorType(F32), ir.Shape([None] * 3)
     opsets = {"": OPSET, DOMAIN: 1}
     graph = ir.Graph(
         inputs,
@@ -66,8 +68,10 @@ def session(built: ir.Model, optimized: Path | None = None) -> onnxruntime.Infer
     options.intra_op_num_threads = 1
     if optimized:
         options.optimized_model_filepath = str(optimized)
-    proto = ir.to_proto(built).SerializeToString()
-    return onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+    proto = ir.to_proto(built)
+    onnx.checker.check_model(proto, full_check=True)
+    data = proto.SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def run(built: ir.Model, **feeds) -> np.ndarray:
