@@ -25,6 +25,7 @@ class Request:
         tokenizer: The model's tokenizer.
         context: Tokens that a sequence may have.
         banned: Token ids never to sample.
+        reply: Whether the output is a text of its own and does not continue the prompt's.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Request:
         params: SamplingParams,
         tokenizer: Tokenizer,
         context: int,
+        *,
         banned: list[int],
+        reply: bool,
     ) -> None:
         self.sequence = -1
         self.finished = False
@@ -55,7 +58,7 @@ class Request:
             banned=banned,
             seed=secrets.randbits(64) if params.seed is None else params.seed,
         )
-        self._decoder = tokenizer.stream()
+        self._decoder = tokenizer.stream(continues=not reply)
         self._matcher = StopMatcher(params.stop)
         self._done = 0  # tokens the cache holds
         self._tokens: list[int] = []

@@ -133,7 +133,7 @@ class Runtime:
         """
         variables = sampling.pop("template_vars", {})
         tokens = encode_chat(self.tokenizer, self.tokenizer.chat_template, messages, **variables)
-        request = self._requests([tokens], sampling)[0]
+        request = self._requests([tokens], sampling, reply=True)[0]
         return self._pieces(request) if stream else self._complete([request])[0]
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -180,18 +180,14 @@ class Runtime:
         self.close()
 
     def _encode(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            if not prompt:
-                raise RequestError(
-                    "the prompt is empty", hint="give at least one character or token id"
-                )
+        if isinstance(prompt, str) and prompt:
             return self.tokenizer.encode(prompt)
         return self._check_tokens(list(prompt))
 
-    def _check_tokens(self, tokens: list[int]) -> list[int]:
+    def _check_tokens(self, tokens: list[Any]) -> list[int]:
         if not tokens:
             raise RequestError(
-                "the prompt is empty", hint="give at least one character or token id"
+                "the prompt is empty", hint="give at least a character or a token id"
             )
         vocab = self.plan.model.vocab_size
         for i, token in enumerate(tokens):
@@ -210,14 +206,18 @@ class Runtime:
             hint="shorten it, or partition with a larger --context",
         )
 
-    def _requests(self, prompts: list[list[int]], sampling: dict[str, Any]) -> list[Request]:
+    def _requests(
+        self, prompts: list[list[int]], sampling: dict[str, Any], *, reply: bool = False
+    ) -> list[Request]:
+        """Checked requests; a ``reply`` starts a text of its own, others continue the prompt's."""
         context = self.limits["context"]
         params = self.defaults.updated(**sampling)
         for prompt in prompts:
             if len(prompt) >= context:
                 raise self._too_long(len(prompt))
         return [
-            Request(prompt, params, self.tokenizer, context, self._banned) for prompt in prompts
+            Request(prompt, params, self.tokenizer, context, banned=self._banned, reply=reply)
+            for prompt in prompts
         ]
 
     def _complete(self, requests: list[Request]) -> list[Completion]:

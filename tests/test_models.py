@@ -40,11 +40,13 @@ def test_float_weights_give_the_logits_of_transformers(case, plan_of):
 
 @pytest.mark.parametrize("case", QUANTISED)
 def test_quantised_weights_are_close_to_the_dequantised_model(case, plan_of):
+    """Activations are rounded to int8 per 32 columns: a few percent on such small models."""
     expected = stored(case)
     with moesaic.Runtime(plan_of(case)) as rt:
         logits = rt.logits(expected["tokens"])
     assert kl(expected["logits"], logits) <= 0.01
-    assert np.abs(logits - expected["logits"]).max() <= 0.08 * np.abs(expected["logits"]).max()
+    difference = np.linalg.norm(logits - expected["logits"]) / np.linalg.norm(expected["logits"])
+    assert difference <= 0.05
 
 
 @pytest.mark.parametrize("case", CASES)
