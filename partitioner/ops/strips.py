@@ -59,7 +59,7 @@ def _float32(b: Body, data: ir.Value, order: list[int]) -> ir.Value:
 
 
 def _float16(b: Body, data: ir.Value) -> ir.Value:
-    """Returns finite float16 numbers of their two bytes, mantissa times the step of its exponent."""
+    """Returns finite float16 numbers of their two bytes: mantissa times step of the exponent."""
     low, high = _byte(b, data, 0), _byte(b, data, 1)
     one = b("Min", b("BitwiseAnd", high, b.bytes(124)), b.bytes(4))  # 4 unless subnormal
     upper = b.cast(b("BitwiseOr", one, b("BitwiseAnd", high, b.bytes(3))))
