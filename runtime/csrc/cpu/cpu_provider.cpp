@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/region.h"
-#include "cpu/dispatch.h"
 #include "cpu/shared.h"
 
 namespace moesaic::cpu {
@@ -61,14 +60,14 @@ int64_t weight_bytes(const Program& program, int device) {
 
 class CpuProvider final : public Provider {
  public:
-  explicit CpuProvider(ThreadPool& pool) : pool_(pool) {}
+  CpuProvider(ThreadPool& pool, Isa isa) : pool_(pool), isa_(isa) {}
 
   void prepare(const Program& program, int device, std::span<const std::byte> weights,
                const KvCache& cache) override {
     const Device& spec = program.devices[device];
     context_ = std::make_unique<Context>(program, pool_);
     context_->weights = weights;
-    context_->shared = std::make_shared<Shared>(isa(), pool_.size());
+    context_->shared = std::make_shared<Shared>(isa_, pool_.size());
     weight_bytes_ = weight_bytes(program, device);
     arena_ = hot_region(spec.arena_bytes, "the activations");
     scratch_ = hot_region(spec.scratch_bytes, "the scratch memory of steps");
@@ -167,6 +166,7 @@ class CpuProvider final : public Provider {
   }
 
   ThreadPool& pool_;
+  const Isa isa_;
   std::unique_ptr<Context> context_;
   Region arena_;
   Region scratch_;
@@ -176,8 +176,8 @@ class CpuProvider final : public Provider {
 
 }  // namespace
 
-std::unique_ptr<Provider> make_cpu_provider(ThreadPool& pool) {
-  return std::make_unique<CpuProvider>(pool);
+std::unique_ptr<Provider> make_cpu_provider(ThreadPool& pool, Isa isa) {
+  return std::make_unique<CpuProvider>(pool, isa);
 }
 
 }  // namespace moesaic::cpu

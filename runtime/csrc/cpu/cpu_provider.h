@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "cpu/dispatch.h"
 #include "ep/ep.h"
 
 namespace moesaic::cpu {
@@ -69,6 +70,6 @@ std::unique_ptr<Kernel> make_scale(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_softcap(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_select_rows(const Context& context, const Step& step);
 
-std::unique_ptr<Provider> make_cpu_provider(ThreadPool& pool);
+std::unique_ptr<Provider> make_cpu_provider(ThreadPool& pool, Isa isa = cpu::isa());
 
 }  // namespace moesaic::cpu

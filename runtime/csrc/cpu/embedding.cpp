@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include "cpu/decode.h"
 #include "cpu/parallel.h"
 
