@@ -171,7 +171,8 @@ void bind_executor(nb::module_& m) {
             return self.locked([&](Executor& e) { return e.sequence_length(sequence); });
           },
           nb::arg("sequence"), "Tokens in the cache.")
-      .def("step", &step, nb::arg("tokens"), nb::arg("sequences"), nb::arg("wanted"),
+      .def("step", &step, nb::arg("tokens").noconvert(), nb::arg("sequences").noconvert(),
+           nb::arg("wanted").noconvert(),
            "One step: token i goes to sequence ``sequences[i]``, whose tokens are contiguous. "
            "Returns float32 logits [len(wanted), vocab] of the tokens at the "
            "ascending indices ``wanted``. RequestError before anything changes; after any other "

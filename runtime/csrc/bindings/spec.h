@@ -30,6 +30,7 @@ class SpecValue {
   template <class Fn>
   void each(Fn&& fn) const {
     if (!PyList_Check(value_.ptr())) fail("expected a list");
+    if (PyList_GET_SIZE(value_.ptr()) > kMaxItems) fail("expected at most 1000000 items");
     // By index and with the length read anew: the list is the caller's.
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(value_.ptr()); ++i) {
       fn(SpecValue(PyList_GET_ITEM(value_.ptr(), i), where_ + "[" + std::to_string(i) + "]"));
@@ -37,6 +38,8 @@ class SpecValue {
   }
 
  private:
+  static constexpr Py_ssize_t kMaxItems = 1'000'000;
+
   nb::handle value_;
   std::string where_;
 };

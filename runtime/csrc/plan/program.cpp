@@ -14,32 +14,34 @@ constexpr std::array<std::string_view, 13> kOpNames = {
     "GatedActivation", "Add",     "Scale",  "Softcap", "SelectRows", "Copy",
 };
 
-bool is_integer(const Part& part) { return !codec_info(part.codec).is_float(); }
-
-// A(C): bytes of one row of C columns quantised for an integer matrix.
-int64_t activation_bytes(bool integer, int64_t columns) {
-  return integer ? mul_sat(columns, 11) / 8 : 0;
+// Scratch for `rows` rows of activations as the kernels of these matrices read them: one region for
+// the integer codecs, one for the float ones.
+int64_t operand_bytes(int64_t rows, std::initializer_list<const Part*> matrices) {
+  int64_t by_kind[2] = {0, 0};
+  for (const Part* matrix : matrices) {
+    const bool is_float = codec_info(matrix->codec).is_float();
+    by_kind[is_float] = mul_sat(rows, activation_bytes(matrix->codec, matrix->cols));
+  }
+  return add_sat(round_up_sat(by_kind[0], 64), round_up_sat(by_kind[1], 64));
 }
 
 int64_t linear_scratch(const Program& program, const Step& step, int64_t rows) {
-  int64_t row_bytes = 0;
-  for (size_t i = 0; i < step.weights.size(); i += 2) {
-    const Part& matrix = program.tensors[step.weights[i]].parts[0];
-    row_bytes = std::max(row_bytes, activation_bytes(is_integer(matrix), matrix.cols));
-  }
-  return round_up_sat(mul_sat(rows, row_bytes), 64);
+  const auto matrix = [&](size_t i) { return &program.tensors[step.weights[i]].parts[0]; };
+  const Part* of_kind[2] = {matrix(0),
+                            matrix(0)};  // the matrices share their columns: one of each kind tells
+  for (size_t i = 0; i < step.weights.size(); i += 2)
+    of_kind[codec_info(matrix(i)->codec).is_float()] = matrix(i);
+  return operand_bytes(rows, {of_kind[0], of_kind[1]});
 }
 
 int64_t experts_scratch(const Program& program, const Step& step, int64_t rows) {
   const Tensor& stack = program.tensors[step.weights[0]];
-  const Part &gate = *stack.part("gate"), &up = *stack.part("up"), &down = *stack.part("down");
+  const Part* down = stack.part("down");
   const int64_t slots = mul_sat(rows, step.attrs.i64("used"));
-  const int64_t hidden =
-      is_integer(down) ? activation_bytes(true, down.cols) : mul_sat(4, down.cols);
   const int64_t terms[] = {
-      mul_sat(rows, activation_bytes(is_integer(gate) || is_integer(up), gate.cols)),
-      mul_sat(slots, hidden),
-      mul_sat(mul_sat(4, slots), down.rows),
+      operand_bytes(slots, {stack.part("gate"), stack.part("up")}),
+      operand_bytes(slots, {down}),
+      mul_sat(mul_sat(4, slots), down->rows),
       mul_sat(8, slots),
       mul_sat(8, add_sat(stack.count, 1)),
   };
