@@ -169,9 +169,9 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
         old.source,
         choose_limits(
             old.model.context_length,
-            wishes.context or old.limits.context,
-            wishes.sequences or old.limits.sequences,
-            wishes.batch or old.limits.batch,
+            _either(wishes.context, old.limits.context),
+            _either(wishes.sequences, old.limits.sequences),
+            _either(wishes.batch, old.limits.batch),
         ),
         _devices_anew(old, wishes),
     )
@@ -182,6 +182,10 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
             replace_file(folder / MODEL_FILE, data)
         replace_file(folder / PLAN_FILE, encode_plan(plan))
     return Plan(folder, plan)
+
+
+def _either(wish: int | None, otherwise: int) -> int:
+    return otherwise if wish is None else wish
 
 
 def _devices_anew(old: PlanFile, wishes: _Wishes) -> list[DeviceSpec]:

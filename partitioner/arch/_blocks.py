@@ -104,12 +104,13 @@ def linear(
         bias: Whether there is a bias.
         fused: (tensor, all its rows, first row) if the weight is a range of rows of a larger one.
     """
-    cols = _width(x)
-    within = (f"{fused[0]}.weight", *fused[1:]) if fused else None
-    weight = b.weights.matrix(f"{tensor}.weight", rows, cols, within=within)
-    vector = b.weights.vector if bias == "required" else b.weights.optional_vector
-    vector_value = None if bias == "none" else vector(f"{tensor}.bias", rows)
-    return _linear(b, name, x, weight, vector_value)
+    place = (f"{fused[0]}.weight", *fused[1:]) if fused else None
+    weight = b.weights.matrix(f"{tensor}.weight", rows, _width(x), within=place)
+    biased = bias == "required" or b.weights.has(f"{fused[0] if fused else tensor}.bias")
+    if bias == "none" or not biased:
+        return _linear(b, name, x, weight, None)
+    place = (f"{fused[0]}.bias", *fused[1:]) if fused else None
+    return _linear(b, name, x, weight, b.weights.vector(f"{tensor}.bias", rows, within=place))
 
 
 def norm(b: Builder, name: str, x: ir.Value, tensor: str, eps: float, groups: int = 1) -> ir.Value:
@@ -268,7 +269,7 @@ def _linear(
 def _qkv(b: Builder, x: ir.Value, spec: Attention) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Projects to queries, keys and values, from three tensors or from the rows of `attn_qkv`."""
     rows = spec.heads * spec.k_dim, spec.kv_heads * spec.k_dim, spec.kv_heads * spec.v_dim
-    fused = b.weights.has("attn_qkv.weight") and not b.weights.has("attn_qkv.bias")
+    fused = b.weights.has("attn_qkv.weight")
     firsts = 0, rows[0], rows[0] + rows[1]
     values = [
         linear(

@@ -46,6 +46,8 @@ class Hyper:
 def read_hyper(gguf: GgufFile) -> Hyper:
     """Reads the common keys of a model file, or raises a `ModelError` that names the key."""
     meta = gguf.hyper
+    refuse_other(meta, "attention.causal", True)
+    refuse_other(meta, "expert_group_count", 0, 1)
     layers = count(meta, "block_count", MAX_LAYERS)
     hidden = count(meta, "embedding_length", MAX_WIDTH)
     heads = _per_layer(meta, "attention.head_count", layers, MAX_HEADS)
@@ -85,6 +87,16 @@ def count(meta: Metadata, key: str, most: int, *, default: int | None = None) ->
     if not (1 if default is None else min(1, default)) <= value <= most:
         meta.fail(key, f"expected 1 to {most} but got {value}")
     return value
+
+
+def refuse_other(meta: Metadata, key: str, *values: int) -> None:
+    """Raises a `ModelError` if a key that changes the arithmetic has another than these values."""
+    if key in meta and meta[key] not in values:
+        meta.fail(
+            key,
+            f"expected {' or '.join(map(str, values))} but got {meta[key]}",
+            hint="the model is a variant that this version does not support",
+        )
 
 
 def feed_forward(meta: Metadata, layers: int) -> list[int]:
@@ -133,5 +145,11 @@ def _vocabulary(gguf: GgufFile, hidden: int) -> int:
         gguf.metadata.fail(
             f"{gguf.architecture}.embedding_length",
             f"is {hidden}, but tensor 'token_embd.weight' has shape {list(shape)}",
+        )
+    tokens = gguf.metadata.array("tokenizer.ggml.tokens", str, [])
+    if len(tokens) > shape[0]:
+        gguf.metadata.fail(
+            "tokenizer.ggml.tokens",
+            f"{len(tokens)} tokens, but tensor 'token_embd.weight' has {shape[0]} rows",
         )
     return shape[0]

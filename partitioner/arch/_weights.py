@@ -94,16 +94,16 @@ class Weights:
 
     # Plain weights
 
-    def vector(self, name: str, length: int) -> ir.Value:
-        """Returns a float vector, stored as float32."""
-        info = self.take(name, length)
-        codec, blocks = vector_codec(info), Blocks(info.name, info.type, info.path, info.offset)
+    def vector(
+        self, name: str, length: int, *, within: tuple[str, int, int] | None = None
+    ) -> ir.Value:
+        """Returns a float vector, stored as float32; `within` is as for `matrix`."""
+        tensor, whole, first = within or (name, length, 0)
+        info = self.take(tensor, whole)
+        start = info.offset + first * (info.nbytes // whole)
+        blocks = Blocks(info.name, info.type, info.path, start)
         role = "bias" if name.endswith(".bias") else "weight"
-        return self.add(name, [PartSource(role, codec, length, 1, (blocks,))])
-
-    def optional_vector(self, name: str, length: int) -> ir.Value | None:
-        """Returns a float vector, or None if the file does not have it."""
-        return self.vector(name, length) if self.has(name) else None
+        return self.add(name, [PartSource(role, vector_codec(info), length, 1, (blocks,))])
 
     def matrix(
         self, name: str, rows: int, cols: int, *, within: tuple[str, int, int] | None = None

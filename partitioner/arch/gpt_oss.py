@@ -19,6 +19,7 @@ from moesaic.partitioner.arch._hyper import (
     MAX_WIDTH,
     count,
     read_hyper,
+    refuse_other,
     windowed_layers,
 )
 from moesaic.partitioner.arch._rope import rope
@@ -32,6 +33,7 @@ def build(b: Builder) -> Model:
     """Builds the graph; the ends of yarn's ramp are not rounded in the original model."""
     hyper = read_hyper(b.gguf)
     table = rope(b, hyper.k_dim, "neox", truncate=False)
+    refuse_other(b.hyper, "expert_gating_func", 0, 3)
     window = count(b.hyper, "attention.sliding_window", MAX_CONTEXT)
     windowed = windowed_layers(b.hyper, hyper.layers, WINDOW_PERIOD)
     experts = Mixture(

@@ -15,7 +15,7 @@ from moesaic.partitioner.arch._blocks import (
     norm,
 )
 from moesaic.partitioner.arch._builder import Builder, Model
-from moesaic.partitioner.arch._hyper import Hyper, feed_forward, read_hyper
+from moesaic.partitioner.arch._hyper import Hyper, feed_forward, read_hyper, refuse_other
 from moesaic.partitioner.arch._rope import Rope, rope
 
 
@@ -48,11 +48,13 @@ def _attention(b: Builder, hyper: Hyper, layer: int, table: Rope) -> Attention:
 def _feed_forward(b: Builder, hyper: Hyper, layer: int, x: ir.Value, width: int) -> ir.Value:
     if not hyper.experts:
         return mlp(b, x, width, bias="optional")
+    refuse_other(b.hyper, "expert_gating_func", 0, 1)
     spec = Mixture(
         experts=hyper.experts,
         used=hyper.experts_used,
         width=width,
         gating="softmax",
         renormalise=True,
+        scale=b.hyper.f32("expert_weights_scale", 0.0) or 1.0,
     )
     return mixture(b, layer, x, spec)

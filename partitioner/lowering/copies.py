@@ -9,16 +9,19 @@ from moesaic.plan_format import Step
 
 
 def insert_copies(program: Program) -> None:
-    """Inserts a Copy step before each step that reads values of another device.
+    """Inserts a Copy step for the values that a step reads from another device.
 
-    All values that a step needs from one device travel in one copy, and a value is copied to a
-    device once. Reserved values exist on every device: they only get its name.
+    All that a step needs from one device travels in one copy, right after the last of it is
+    written, so that the device can go on meanwhile. A value is copied to a device once. Reserved
+    values exist on every device: they only get its name.
     """
     steps: list[Step] = []
     for one in program.steps:
         for source in dict.fromkeys(_missing(program, one).values()):
             names = [name for name, device in _missing(program, one).items() if device == source]
-            steps.append(_copy(program, one, names))
+            copy = _copy(program, one, names)
+            written = max(i for i, s in enumerate(steps) if not set(names).isdisjoint(s.outputs))
+            steps.insert(written + 1, copy)
         steps.append(_rename(program, one))
     program.steps = steps
 

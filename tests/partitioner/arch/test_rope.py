@@ -1,0 +1,103 @@
+"""Rope tables: the numbers of published models, and the formulas of transformers."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import MODELS
+from kit.edited_gguf import edited
+from kit.tiny_gguf import Tensor
+
+from moesaic.partitioner.arch import build_model
+from moesaic.partitioner.arch._rope import Yarn, frequencies
+from moesaic.partitioner.gguf import read_gguf
+
+
+def table(path, name="rope.inv_freq"):
+    """The table of a model file as it will be packed, float32."""
+    built = build_model(read_gguf(path))
+    source = next(s for s in built.sources if s.name == name)
+    return source.parts[0].records[0].data
+
+
+def scale_of(path):
+    graph = build_model(read_gguf(path)).graph.graph
+    return next(n for n in graph if n.op_type == "Rope").attributes["scale"].value
+
+
+def test_frequencies():
+    expected = [1.0, 0.1, 0.01, 0.001]
+    np.testing.assert_allclose(frequencies(10000.0, 8), expected, rtol=1e-15)
+
+
+def test_the_ramp_of_gpt_oss_is_not_rounded():
+    yarn = Yarn(32.0, 4096, 32.0, 1.0, truncate=False)
+    plain = frequencies(150000.0, 64)
+    scaled = yarn.apply(plain, 150000.0)
+    low, high = 8.092779, 17.398025  # of the published model
+    ramp = np.clip((np.arange(32) - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(scaled, plain / 32 * ramp + plain * (1 - ramp), rtol=1e-6)
+    assert scaled[8] == plain[8]
+    assert scaled[18] == plain[18] / 32
+    assert yarn.attention == pytest.approx(1.3465736, abs=1e-7)
+
+
+def test_a_rounded_ramp_differs_where_it_ends():
+    plain = frequencies(150000.0, 64)
+    rounded = Yarn(32.0, 4096, 32.0, 1.0, truncate=True).apply(plain, 150000.0)
+    ramp = np.clip((np.arange(32) - 8) / 10, 0, 1)
+    np.testing.assert_allclose(rounded, plain / 32 * ramp + plain * (1 - ramp), rtol=1e-12)
+
+
+def test_a_ramp_of_no_width_is_a_step():
+    plain = frequencies(10000.0, 8)
+    scaled = Yarn(4.0, 7, 1.0, 1.0, truncate=True).apply(plain, 10000.0)
+    assert np.isfinite(scaled).all()
+    assert scaled[-1] == plain[-1] / 4
+
+
+def test_linear_scaling_divides(tmp_path):
+    source = MODELS / "mixtral-f32.gguf"
+    keys = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    path = edited(source, tmp_path / "x.gguf", keys)
+    np.testing.assert_allclose(table(path) * 4, table(source), rtol=1e-6)
+
+
+@pytest.mark.parametrize("keys", [{"llama.rope.scaling.type": "none"}, {}])
+def test_no_factor_or_no_type_leaves_the_table(tmp_path, keys):
+    source = MODELS / "mixtral-f32.gguf"
+    path = edited(source, tmp_path / "x.gguf", keys | {"llama.rope.scaling.factor": 1.0})
+    np.testing.assert_array_equal(table(path), table(source))
+
+
+def test_rope_freqs_divide(tmp_path):
+    source = MODELS / "mixtral-f32.gguf"
+    divisors = np.linspace(1, 8, len(table(source)), dtype=np.float32)
+    extra = Tensor.of("rope_freqs.weight", divisors)
+    path = edited(source, tmp_path / "x.gguf", tensors={"rope_freqs.weight": extra})
+    np.testing.assert_allclose(table(path) * divisors, table(source), rtol=1e-6)
+
+
+def test_gemma3_scales_only_full_layers(tmp_path):
+    source = MODELS / "gemma3-f32.gguf"
+    keys = {
+        "gemma3.rope.freq_base": 1e6,
+        "gemma3.rope.freq_base_swa": None,
+        "gemma3.rope.scaling.type": "linear",
+        "gemma3.rope.scaling.factor": 8.0,
+    }
+    path = edited(source, tmp_path / "x.gguf", keys)
+    dims = 2 * len(table(path))
+    np.testing.assert_allclose(table(path), frequencies(1e6, dims) / 8, rtol=1e-6)
+    local = table(path, "rope.inv_freq_swa")
+    np.testing.assert_allclose(local, frequencies(1e4, dims), rtol=1e-6)
+
+
+def test_yarn_multiplies_cos_and_sin(tmp_path):
+    keys = {
+        "llama.rope.scaling.type": "yarn",
+        "llama.rope.scaling.factor": 16.0,
+        "llama.rope.scaling.original_context_length": 64,
+    }
+    path = edited(MODELS / "mixtral-f32.gguf", tmp_path / "x.gguf", keys)
+    assert scale_of(path) == np.float32(0.1 * math.log(16) + 1)
