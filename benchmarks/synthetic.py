@@ -105,7 +105,8 @@ def write(model: Model, path: Path, *, progress: bool = False, seed: int = 0) ->
 def _show(name: str, done: int, total: int, seconds: float) -> None:
     rate = done / max(seconds, 1e-9)
     line = f"{done / total:4.0%} {rate / 1e9:5.2f} GB/s {(total - done) / rate:4.0f} s left  {name}"
-    sys.stderr.write(f"\r{line:70}")
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line:70}")
 
 
 def main() -> None:
