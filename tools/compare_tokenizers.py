@@ -26,13 +26,14 @@ PADDING = 7
 TESTS = "\n__ggml_vocab_test__\n"
 
 
-def write_gguf(original: dict, config: dict, pre: str | None, path: Path) -> None:
-    """Writes a `tokenizer.json` and its `tokenizer_config.json` as a vocabulary-only GGUF."""
-    spm = original["model"]["byte_fallback"]
-    words = {i: t for t, i in original["model"]["vocab"].items()}
+def gguf_keys(original: dict, config: dict, pre: str | None) -> dict[str, object]:
+    """Returns the metadata that stands for `tokenizer.json` and `tokenizer_config.json`."""
+    model = original["model"]
+    spm = model["byte_fallback"]
+    words = {i: t for t, i in model["vocab"].items()}
     added = {t["id"]: t for t in original["added_tokens"]}
     size = max([*words, *added]) + 1 + PADDING  # matrices are often larger than vocabularies
-    pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in original["model"]["merges"]]
+    pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]]
     ranks: dict[str, int] = {}  # the merges come in order of their result's score
     for rank, (left, right) in enumerate(pairs):
         ranks.setdefault(left + right, rank)
@@ -51,26 +52,30 @@ def write_gguf(original: dict, config: dict, pre: str | None, path: Path) -> Non
             kind = gguf.TokenType.BYTE
         tokens.append(token)
         scores.append(score)
-        kinds.append(kind)
-    if spm:
-        kinds[tokens.index("<unk>")] = gguf.TokenType.UNKNOWN
-    writer = gguf.GGUFWriter(path, "test")
-    writer.add_tokenizer_model("llama" if spm else "gpt2")
+        kinds.append(int(kind))
+    keys: dict[str, object] = {"model": "llama" if spm else "gpt2", "tokens": tokens}
     if pre:
-        writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
+        keys["pre"] = pre
     if spm:
-        writer.add_token_scores(scores)
-        writer.add_unk_token_id(tokens.index("<unk>"))
-        writer.add_add_space_prefix("Prepend" in json.dumps(original["normalizer"]))
-        writer.add_add_bos_token(True)
+        unknown = tokens.index("<unk>")
+        kinds[unknown] = int(gguf.TokenType.UNKNOWN)
+        keys |= {"scores": scores, "unknown_token_id": unknown, "add_bos_token": True}
+        keys["add_space_prefix"] = "Prepend" in json.dumps(original["normalizer"])
     else:
-        writer.add_token_merges([" ".join(pair) for pair in pairs])
+        keys["merges"] = [" ".join(pair) for pair in pairs]
+    keys["token_type"] = kinds
     for role in ("bos", "eos"):
-        token = config.get(f"{role}_token")
-        if token in tokens:
-            getattr(writer, f"add_{role}_token_id")(tokens.index(token))
+        if config.get(f"{role}_token") in tokens:
+            keys[f"{role}_token_id"] = tokens.index(config[f"{role}_token"])
+    return {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+
+
+def write_gguf(keys: dict[str, object], path: Path) -> None:
+    """Writes metadata as a GGUF without tensors."""
+    adders = {bool: "add_bool", int: "add_uint32", str: "add_string", list: "add_array"}
+    writer = gguf.GGUFWriter(path, "test")
+    for key, value in keys.items():
+        getattr(writer, adders[type(value)])(key, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -82,7 +87,7 @@ def compare_original(name: str, folder: Path) -> bool:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "vocab.gguf"
-        write_gguf(original, config, PRE.get(name), path)
+        write_gguf(gguf_keys(original, config, PRE.get(name)), path)
         files = convert_tokenizer(read_gguf(path).metadata)
     theirs = Tokenizer.from_str(json.dumps(original))
     ours = Tokenizer.from_str(json.dumps(files.tokenizer_json))
