@@ -30,9 +30,9 @@ inline Vec tanh(Vec x) {
   p = fma(p, s, splat(-5.37838164e-2f));
   p = fma(p, s, splat(1.3331924e-1f));
   p = fma(p, s, splat(-3.3333298e-1f));
-  const Vec small = fma(p * s, x, x);
+  const Vec small = fma(p * s, a, a);
   const Vec large = splat(1.0f) - splat(2.0f) / (exp(a + a) + splat(1.0f));
-  return select(less(a, splat(0.6f)), small, copy_sign(large, x));
+  return copy_sign(select(less(a, splat(0.6f)), small, large), x);
 }
 
 }  // namespace
