@@ -1,5 +1,6 @@
 """The front door of this half: a model file becomes a plan, or a plan is placed anew."""
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
             hint="leave out the output, or copy the folder first",
         )
     old = Plan.open(folder).file
-    graph = _read_graph(folder / MODEL_FILE)
+    graph = _read_graph(folder / MODEL_FILE, old.model_sha256)
     changed = wishes.kv_type not in (None, *{cache.dtype for cache in old.caches})
     if changed:
         _retype_caches(graph, str(wishes.kv_type))
@@ -202,13 +203,16 @@ def _devices_anew(old: PlanFile, wishes: _Wishes) -> list[DeviceSpec]:
     return parse_devices(",".join(items), wishes.vram, wishes.ram)
 
 
-def _read_graph(path: Path) -> ir.Model:
+def _read_graph(path: Path, sha256: str) -> ir.Model:
+    """Reads the graph of a plan, which must be the one that the plan was written with."""
+    again = "partition the model file again"
     try:
-        return ir.load(path)
-    except Exception as error:  # protobuf's and onnx_ir's errors have no common base
-        raise PlanError(
-            f"{path}: cannot be read: {error}", hint="partition the model file again"
-        ) from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}", hint=again) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise PlanError(f"{path} is not the graph that this plan was written with", hint=again)
+    return ir.load(path)
 
 
 def _retype_caches(graph: ir.Model, kv_type: str) -> None:

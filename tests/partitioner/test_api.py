@@ -253,10 +253,16 @@ def test_a_plan_is_not_placed_elsewhere(plan_dir, tmp_path):
     partition(plan_dir, plan_dir)
 
 
-def test_a_damaged_plan_is_named(plan_dir):
-    (plan_dir / "model.onnx").write_bytes(b"\xff\xff\xff")
+def test_another_graph_is_refused(plan_dir, plan_of):
+    shutil.copy(plan_of("llama-q8_0") / "model.onnx", plan_dir)
+    with pytest.raises(PlanError, match=r"model\.onnx is not the graph"):
+        partition(plan_dir)
+    (plan_dir / "model.onnx").unlink()
     with pytest.raises(PlanError, match=r"model\.onnx"):
         partition(plan_dir)
+
+
+def test_a_damaged_plan_is_named(plan_dir):
     for text in ("{", "[" * 10000, "{}", json.dumps({"format": "x"})):
         (plan_dir / "plan.json").write_text(text)
         with pytest.raises(PlanError, match=r"plan\.json"):

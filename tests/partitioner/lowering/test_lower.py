@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 from conftest import MODELS
+from kit.edited_gguf import edited
 from kit.native import null_run, program
 
 from moesaic.errors import PlacementError
@@ -121,6 +122,16 @@ def test_rows_are_chosen_before_the_final_norm(case):
     assert steps[i + 1].nodes == ["/norm"]
     assert steps[i + 1].inputs == steps[i].outputs
     assert steps[-1].outputs == ["logits"]
+
+
+def test_rows_are_chosen_before_a_softcap_too(tmp_path):
+    path = edited(
+        MODELS / "gemma3-f32.gguf", tmp_path / "x.gguf", {"gemma3.final_logit_softcapping": 30.0}
+    )
+    graph = build_model(read_gguf(path)).graph.graph
+    steps = lower(graph, assign(graph, parse_devices("cpu", None, None))).steps
+    assert [s.op for s in steps[-4:]] == ["SelectRows", "RMSNorm", "Linear", "Softcap"]
+    assert steps[-1].attrs == {"cap": 30.0}
 
 
 def test_only_rows_after_the_choice_are_wanted_rows():
