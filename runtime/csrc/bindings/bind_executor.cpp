@@ -15,6 +15,7 @@ namespace moesaic {
 namespace {
 
 using Indices = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::typed<nb::list, nb::typed<nb::dict, nb::str, nb::any>>;  // a list of dicts
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 // An executor and the lock that serialises its callers. The lock is only ever waited for without
@@ -65,10 +66,10 @@ nb::dict planned_dict(const PlannedMemory& planned) {
   return row;
 }
 
-nb::list memory(Session& self) {
+Rows memory(Session& self) {
   const auto [actual, resident] =
       self.locked([](Executor& e) { return std::pair(e.memory(), e.resident_weights()); });
-  nb::list rows;
+  Rows rows;
   for (size_t i = 0; i < actual.size(); ++i) {
     const Device& device = self.fixed().program().devices[i];
     nb::dict row;
@@ -84,10 +85,10 @@ nb::list memory(Session& self) {
   return rows;
 }
 
-nb::list step_seconds(Session& self) {
+Rows step_seconds(Session& self) {
   const std::vector<StepTime> times = self.locked([](Executor& e) { return e.step_times(); });
   const Program& program = self.fixed().program();
-  nb::list rows;
+  Rows rows;
   for (size_t i = 0; i < times.size(); ++i) {
     const Step& step = program.steps[i];
     nb::dict row;
@@ -101,9 +102,9 @@ nb::list step_seconds(Session& self) {
   return rows;
 }
 
-nb::dict limits(const Session& self) {
+nb::typed<nb::dict, nb::str, int64_t> limits(const Session& self) {
   const Limits& limits = self.fixed().limits();
-  nb::dict row;
+  nb::typed<nb::dict, nb::str, int64_t> row;
   row["context"] = limits.context;
   row["sequences"] = limits.sequences;
   row["batch"] = limits.batch;
@@ -124,11 +125,22 @@ void make_session(Session* self, const Program& program, const std::string& weig
   new (self) Session(program, weights_path, options);
 }
 
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (cpu::Isa isa : {cpu::Isa::kGeneric, cpu::Isa::kAvx512}) {
+    if (cpu::isa_available(isa)) names.emplace_back(cpu::isa_name(isa));
+  }
+  return names;
+}
+
 }  // namespace
 
 void bind_executor(nb::module_& m) {
   m.def("usable_cores", &usable_cores,
         "Cores this process may use: CPU affinity, capped by the control group's quota.");
+
+  m.def("available_isas", &available_isas,
+        "Instruction sets of this machine that there are CPU kernels for.");
 
   nb::class_<Session>(m, "Executor",
                       "Runs a program. May be called from several threads; calls are serialised "
@@ -177,13 +189,12 @@ void bind_executor(nb::module_& m) {
            "Returns float32 logits [len(wanted), vocab] of the tokens at the "
            "ascending indices ``wanted``. RequestError before anything changes; after any other "
            "error every sequence is as long as before.")
-      .def("memory", &memory, nb::sig("def memory(self) -> list[dict[str, object]]"),
+      .def("memory", &memory,
            "Bytes held on each device by purpose, beside what was planned; ``weights_resident`` is "
            "what the page cache holds of weights.bin.")
       .def("step_seconds", &step_seconds,
-           nb::sig("def step_seconds(self) -> list[dict[str, object]]"),
            "Op, node, device, seconds and calls of each step of the program since the start.")
-      .def_prop_ro("limits", &limits, nb::sig("def limits(self) -> dict[str, int]"))
+      .def_prop_ro("limits", &limits)
       .def_prop_ro("threads", [](const Session& self) { return self.fixed().threads(); })
       .def_prop_ro(
           "isa", [](const Session&) { return std::string(cpu::isa_name(cpu::isa())); },

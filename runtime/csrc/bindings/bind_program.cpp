@@ -179,7 +179,8 @@ void bind_program(nb::module_& m) {
       m, "Program", "A validated program. Raises PlanError naming the field or step that is wrong.")
       .def(
           "__init__",
-          [](Program* self, nb::dict spec, std::optional<int64_t> weights_bytes) {
+          [](Program* self, nb::typed<nb::dict, nb::str, nb::any> spec,
+             std::optional<int64_t> weights_bytes) {
             Program program = Builder().build(SpecValue(spec, ""), weights_bytes);
             validate(program);
             new (self) Program(std::move(program));
