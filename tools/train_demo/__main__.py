@@ -74,6 +74,7 @@ def _check(trained: DemoModel, texts: corpus.Corpus, bpe: Tokenizer) -> None:
     results = {
         "tokens": len(tokens),
         "float": reference.perplexity(trained, tokens, bpe)._asdict(),
+        "float, experts rounded": reference.perplexity(trained, tokens, bpe, True)._asdict(),
         "exported": reference.perplexity(exported, tokens, bpe)._asdict(),
     }
     print(json.dumps(results, indent=2))
@@ -82,7 +83,8 @@ def _check(trained: DemoModel, texts: corpus.Corpus, bpe: Tokenizer) -> None:
         ids = bpe.encode(prompt).ids
         for temperature in (0.0, 0.8):
             continued, _ = reference.generate(exported, ids, 60, temperature)
-            print(f"[temperature {temperature}] {prompt}|{bpe.decode(continued)}")
+            text = bpe.decode(continued, skip_special_tokens=False)
+            print(f"[temperature {temperature}] {prompt}|{text}")
 
 
 def _check_rounding(trained: DemoModel, exported: torch.nn.Module) -> None:

@@ -56,25 +56,26 @@ def load(path: Path) -> GptOssForCausalLM:
     return model.eval()
 
 
-def perplexity(model: GptOssForCausalLM | DemoModel, tokens: Tensor, bpe: Tokenizer) -> Perplexity:
+def perplexity(
+    model: GptOssForCausalLM | DemoModel, tokens: Tensor, bpe: Tokenizer, quantise: bool = False
+) -> Perplexity:
     """Over disjoint windows of the whole context; special tokens count no bytes."""
     context = DemoConfig().context
     total, count, size = 0.0, 0, 0
     for at in range(0, len(tokens) - 1, context):
         window = tokens[at : at + context + 1]
-        total += functional.cross_entropy(
-            logits(model, window[:-1]), window[1:], reduction="sum"
-        ).item()
+        scores = logits(model, window[:-1], quantise)
+        total += functional.cross_entropy(scores, window[1:], reduction="sum").item()
         count += len(window) - 1
         size += sum(_byte_length(bpe, i) for i in window[1:].tolist())
     return Perplexity(math.exp(total / count), math.exp(total / size))
 
 
 @torch.no_grad()
-def logits(model: GptOssForCausalLM | DemoModel, ids: Tensor) -> Tensor:
-    """Float32 logits [n, vocab] of one sequence of ids [n]."""
+def logits(model: GptOssForCausalLM | DemoModel, ids: Tensor, quantise: bool = False) -> Tensor:
+    """Float32 logits [n, vocab] of one sequence of ids [n]; ``quantise`` is DemoModel's."""
     if isinstance(model, DemoModel):
-        return model(ids[None])[0][0]
+        return model(ids[None], quantise)[0][0]
     return model(ids[None]).logits[0]
 
 
@@ -124,7 +125,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def _byte_length(bpe: Tokenizer, token: int) -> int:
     """Each character of a byte-level token stands for one byte."""
-    text = bpe.id_to_token(token)
+    text = bpe.id_to_token(token) or ""
     return 0 if text in corpus.SPECIAL_TOKENS else len(text)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from train_demo.corpus import Corpus, as_chats, as_document
@@ -160,7 +160,8 @@ def _step(
 
 def _parameter_groups(model: DemoModel) -> list[dict[str, object]]:
     """Weight decay for matrices only, not for norms, biases, sinks and the embedding."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         matrix = name.endswith(".weight") and parameter.dim() > 1 and "token_embd" not in name
         (decayed if matrix else plain).append(parameter)
