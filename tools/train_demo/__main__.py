@@ -90,10 +90,16 @@ def _check(trained: DemoModel, texts: corpus.Corpus, bpe: Tokenizer) -> None:
 def _check_rounding(trained: DemoModel, exported: torch.nn.Module) -> None:
     """The file's expert weights are exactly what training rounded to."""
     for n, layer in enumerate(trained.blk):
-        expected = round_to_mxfp4(layer.experts.ffn_down_exps.weight).transpose(1, 2)
         experts = exported.get_submodule(f"model.layers.{n}.mlp.experts")
-        if not torch.equal(experts.down_proj, expected):
-            raise ValueError(f"layer {n}: the file's ffn_down_exps differ from those trained")
+        in_file = {
+            "ffn_gate_exps": experts.gate_up_proj[..., ::2],
+            "ffn_up_exps": experts.gate_up_proj[..., 1::2],
+            "ffn_down_exps": experts.down_proj,
+        }
+        for name, weights in in_file.items():
+            expected = round_to_mxfp4(getattr(layer.experts, name).weight).transpose(1, 2)
+            if not torch.equal(weights, expected):
+                raise ValueError(f"layer {n}: the file's {name} differ from those trained")
 
 
 def _golden(texts: corpus.Corpus) -> None:
