@@ -14,7 +14,7 @@ from moesaic.runtime import Runtime
 
 __all__ = ["demo"]
 
-PROMPT = "In the beginning"
+PROMPT = "It was a fine morning in spring, and"
 
 
 def demo(
