@@ -127,6 +127,14 @@ def test_without_merges_ids_are_ranks(tmp_path):
     assert tokens(tokenizer, "xbca") == ["x", "bc", "a"]
 
 
+@pytest.mark.parametrize(
+    ("pre", "whole"), [("llama-bpe", True), ("gpt-4o", True), ("qwen2", False)]
+)
+def test_whole_pieces_are_tokens_where_merges_are_ignored(tmp_path, pre, whole):
+    tokenizer = load(vocab.convert(tmp_path, vocab.byte_keys(("xyz", NORMAL), pre=pre)))
+    assert tokens(tokenizer, "xyz") == (["xyz"] if whole else ["x", "y", "z"])
+
+
 def test_added_tokens_keep_their_ids_wherever_they_are(tmp_path):
     added = [("<|a|>", CONTROL), ("[PAD258]", UNUSED), ("<|b|>", CONTROL), ("word", NORMAL)]
     added += [("<|c|>", CONTROL), ("<t>", USER), ("[PAD263]", UNUSED), ("[PAD264]", UNUSED)]
