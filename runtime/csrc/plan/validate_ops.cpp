@@ -1,7 +1,6 @@
 // Shapes, weights and attributes of each op: the table of docs/plan-format.md, section 3.
 #include <string>
 
-#include "base/saturate.h"
 #include "plan/step_check.h"
 
 namespace moesaic {
