@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypeGuard, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -63,14 +64,15 @@ class Runtime:
         self.tokenizer = Tokenizer.from_directory(path)
         self.plan: PlanFile = loaded.file
         self.defaults = SamplingParams.from_generation_config(self.tokenizer.generation_config)
-        options = {"threads": threads, "context": context, "sequences": sequences, "batch": batch}
         executor = _native.Executor(
             loaded.program,
             str(path / "weights.bin"),
-            **{name: value for name, value in options.items() if value is not None},
+            threads=_limit("threads", threads),
+            context=_limit("context", context),
+            sequences=_limit("sequences", sequences),
+            batch=_limit("batch", batch),
         )
         self._scheduler = Scheduler(executor)
-        self._banned = self.tokenizer.unused_ids(self.plan.model.vocab_size)
 
     @overload
     def generate(self, prompt: Prompt, **sampling: Any) -> Completion: ...
@@ -92,10 +94,9 @@ class Runtime:
         Raises:
             RequestError: A prompt is empty or longer than the context, or an argument is wrong.
         """
-        many = _is_list_of_prompts(prompt)
-        prompts = list(prompt) if many else [prompt]
-        results = self._complete(self._requests([self._encode(p) for p in prompts], sampling))
-        return results if many else results[0]
+        if _is_list_of_prompts(prompt):
+            return self._complete(self._requests([self._encode(p) for p in prompt], sampling))
+        return self._complete(self._requests([self._encode(cast(Prompt, prompt))], sampling))[0]
 
     def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[Piece]:
         """Continue one prompt, yielding each piece as it is made; arguments as for `generate`.
@@ -199,6 +200,11 @@ class Runtime:
                 )
         return [int(token) for token in tokens]
 
+    @cached_property
+    def _banned(self) -> list[int]:
+        """Ids never to sample; at the first request, since it loads the tokenizer."""
+        return self.tokenizer.unused_ids(self.plan.model.vocab_size)
+
     def _too_long(self, count: int) -> RequestError:
         context = self.limits["context"]
         return RequestError(
@@ -224,7 +230,7 @@ class Runtime:
         """Run requests as one batch; what an exception leaves unfinished is cancelled."""
         self._scheduler.submit(requests)
         try:
-            return [list(self._scheduler.pieces(request))[-1].completion for request in requests]
+            return [self._scheduler.completion(request) for request in requests]
         finally:
             self._scheduler.cancel(requests)
 
@@ -236,7 +242,16 @@ class Runtime:
             self._scheduler.cancel([request])
 
 
-def _is_list_of_prompts(prompt: Prompt | Sequence[Prompt]) -> bool:
+def _limit(name: str, value: int | None) -> int:
+    """An option as the executor takes it, which knows 0 as "the plan's"."""
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RequestError(f"{name} must be a positive integer, not {value!r}")
+    return value
+
+
+def _is_list_of_prompts(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Sequence[Prompt]]:
     """Whether this is a list of strings or of lists; a flat list of ints is one prompt."""
     return not isinstance(prompt, str) and any(
         isinstance(item, str | Sequence | np.ndarray) for item in prompt

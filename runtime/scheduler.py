@@ -15,7 +15,7 @@ import numpy.typing as npt
 from moesaic.errors import RequestError
 from moesaic.runtime import _native
 from moesaic.runtime.request import Request
-from moesaic.runtime.results import Piece
+from moesaic.runtime.results import Completion, Piece
 
 __all__ = ["Scheduler"]
 
@@ -80,6 +80,13 @@ class Scheduler:
                 yield piece
                 if piece.completion is not None:
                     return
+
+    def completion(self, request: Request) -> Completion:
+        """Advance a submitted request to its end; raises as `pieces` does."""
+        for piece in self.pieces(request):
+            if piece.completion is not None:
+                return piece.completion
+        raise AssertionError("the last piece has the completion")
 
     def logits(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Logits float32 [n, vocab] after each of n tokens of a fresh sequence."""

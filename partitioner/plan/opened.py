@@ -86,8 +86,10 @@ class Plan:
         """A few lines for people: the model, its limits, and the bytes of every device."""
         facts, limits = self.facts, self.limits
         lines = [
-            f"{facts.name}: {facts.architecture}, {facts.parameters / 1e9:.2f} B parameters, "
-            f"{facts.layers} layers, {facts.experts} experts",
+            (
+                f"{facts.name}: {facts.architecture}, {facts.parameters / 1e9:.2f} B parameters, "
+                f"{facts.layers} layers, {facts.experts} experts"
+            ),
             f"context {limits.context}, sequences {limits.sequences}, batch {limits.batch}",
         ]
         lines += [

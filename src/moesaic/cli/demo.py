@@ -8,7 +8,7 @@ import typer
 
 import moesaic
 from moesaic.cli._render import err, errors_as_messages, progress_bar, size
-from moesaic.cli.run import print_rates, stream_text
+from moesaic.cli.run import last_completion, print_rates
 from moesaic.demo import DEMO_MODEL
 from moesaic.runtime import Runtime
 
@@ -46,4 +46,4 @@ def demo(
         }
         with Runtime(target) as runtime:
             typer.echo(prompt, nl=False)
-            print_rates(stream_text(runtime, prompt, sampling))
+            print_rates(last_completion(runtime.stream(prompt, **sampling), show=True))

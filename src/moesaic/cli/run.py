@@ -1,15 +1,16 @@
 """``moesaic run``: continue a prompt, streaming the text to stdout."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from moesaic.cli._render import err, errors_as_messages, print_json
-from moesaic.runtime import Completion, Runtime
+from moesaic.runtime import Completion, Piece, Runtime
 
-__all__ = ["print_rates", "run", "stream_text"]
+__all__ = ["last_completion", "print_rates", "run"]
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
     ] = False,
 ) -> None:
     """Continue a prompt with a partitioned model."""
-    sampling = {
+    given: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -61,40 +62,30 @@ def run(
         "stop": stop,
         "ignore_eos": ignore_eos,
     }
-    sampling = {name: value for name, value in sampling.items() if value is not None}
-    text = sys.stdin.read() if prompt in (None, "-") else prompt
+    sampling = {name: value for name, value in given.items() if value is not None}
+    text = prompt if prompt is not None and prompt != "-" else sys.stdin.read()
     with errors_as_messages(), Runtime(plan, threads=threads, context=context) as runtime:
-        messages = [{"role": "user", "content": text}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        request = messages if chat else text
-        if as_json:
-            print_json(
-                _as_json(
-                    runtime.chat(request, **sampling)
-                    if chat
-                    else runtime.generate(request, **sampling)
-                )
-            )
+        if chat:
+            messages = [{"role": "user", "content": text}]
+            if system is not None:
+                messages.insert(0, {"role": "system", "content": system})
+            pieces = runtime.chat(messages, stream=True, **sampling)
         else:
-            print_rates(stream_text(runtime, request, sampling))
+            pieces = runtime.stream(text, **sampling)
+        if as_json:
+            print_json(_as_json(last_completion(pieces)))
+        else:
+            print_rates(last_completion(pieces, show=True))
 
 
-def stream_text(
-    runtime: Runtime, prompt: str | list[dict[str, str]], sampling: dict[str, Any]
-) -> Completion:
-    """Write a reply to a text or to chat messages to stdout as it is made; return the whole."""
-    chat = not isinstance(prompt, str)
-    pieces = (
-        runtime.chat(prompt, stream=True, **sampling)
-        if chat
-        else runtime.stream(prompt, **sampling)
-    )
+def last_completion(pieces: Iterator[Piece], *, show: bool = False) -> Completion:
+    """The whole of a stream; with ``show`` its text goes to stdout as it is made."""
     for piece in pieces:
-        sys.stdout.write(piece.text)
-        sys.stdout.flush()
+        if show:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
         if piece.completion is not None:
-            sys.stdout.write("\n")
+            sys.stdout.write("\n" * show)
             return piece.completion
     raise AssertionError("a stream ends with a completion")
 
