@@ -132,15 +132,18 @@ class Run {
     return base + x_place(place) * activation_bytes(codec, sample_.gate.cols);
   }
 
-  // out[t][r] = matrix rows [row, row + rows) times a panel, plus bias.
-  void multiply(const StripMatrix& matrix, const float* bias, int64_t row, int64_t rows,
-                const std::byte* panel, int tokens, float* out, int64_t ld) const {
-    kernels_.multiply[static_cast<int>(matrix.codec)](strips_of(matrix, row, rows), panel, tokens,
-                                                      out, ld);
+  // out[t][r] = the strips times a panel, plus bias.
+  void multiply(Codec codec, const Strips& strips, const float* bias, const std::byte* panel,
+                int tokens, float* out, int64_t ld) const {
+    kernels_.multiply[static_cast<int>(codec)](strips, panel, tokens, out, ld);
     if (!bias) return;
     for (int t = 0; t < tokens; ++t) {
-      for (int64_t r = 0; r < rows; ++r) out[t * ld + r] += bias[row + r];
+      for (int64_t r = 0; r < strips.rows; ++r) out[t * ld + r] += bias[r];
     }
+  }
+
+  static const float* bias_at(const float* bias, int64_t row) {
+    return bias ? bias + row : nullptr;
   }
 
   // hidden = act(gate) · up, some hidden columns of one expert at a time, made into panels at once.
@@ -164,14 +167,18 @@ class Run {
     const Expert& expert = experts_[e];
     alignas(64) float gate[kPanelTokens * kMostHidden];
     alignas(64) float up[kPanelTokens * kMostHidden];
+    Strips gate_strips = strips_of(expert.gate, first, width);
+    Strips up_strips = strips_of(expert.up, first, width);
+    up_strips.next = gate_strips.next;  // of the hidden columns after these
+    gate_strips.next = up_strips.data;
     const Panels all = panels(e);
     for (int64_t p = 0; p < all.count; ++p) {
       const int64_t place = begin(e) + all.begin(p);
       const int tokens = all.tokens(p);
-      multiply(expert.gate, expert.gate_bias, first, width, x_panel(expert.gate.codec, place),
-               tokens, gate, width);
-      multiply(expert.up, expert.up_bias, first, width, x_panel(expert.up.codec, place), tokens, up,
-               width);
+      multiply(expert.gate.codec, gate_strips, bias_at(expert.gate_bias, first),
+               x_panel(expert.gate.codec, place), tokens, gate, width);
+      multiply(expert.up.codec, up_strips, bias_at(expert.up_bias, first),
+               x_panel(expert.up.codec, place), tokens, up, width);
       kernels_.gated_activation(shape_.activation, shape_.alpha, shape_.limit, gate, up, gate,
                                 tokens * width);
       const float* rows[kPanelTokens];
@@ -193,12 +200,14 @@ class Run {
     const int64_t blocks = (rows + height - 1) / height;
     pool_.run(active_ * blocks, [&](int64_t item, int) {
       const int e = work_.active[item / blocks];
+      const Expert& expert = experts_[e];
       const int64_t first = item % blocks * height;
+      const Strips strips = strips_of(expert.down, first, std::min(height, rows - first));
       const Panels all = panels(e);
       for (int64_t p = 0; p < all.count; ++p) {
         const int64_t place = begin(e) + all.begin(p);
-        multiply(experts_[e].down, experts_[e].down_bias, first, std::min(height, rows - first),
-                 hidden_panel(place), all.tokens(p), work_.out + place * rows + first, rows);
+        multiply(expert.down.codec, strips, bias_at(expert.down_bias, first), hidden_panel(place),
+                 all.tokens(p), work_.out + place * rows + first, rows);
       }
     });
   }

@@ -34,6 +34,9 @@ struct Strips {
   StripLayout layout;  // of one strip
   int64_t rows;
   int64_t cols;
+  // The strips that will be read after these, which kernels fetch into the cache ahead of time;
+  // only a hint.
+  const std::byte* next;
 };
 
 // rows[t][0..cols) for t < tokens -> panel. Any floats will do: a block that holds an infinity or a

@@ -9,12 +9,14 @@
 namespace moesaic::cpu::avx512 {
 namespace {
 
-constexpr int kPrefetch = 4096;  // bytes ahead of the codes in use
+// Strips are fetched into the second-level cache at least so many bytes before they are used: far,
+// so that address translation and memory are done by then.
+constexpr int64_t kAhead = 24 << 10;
 
-inline void prefetch(const uint8_t* code, int bytes) {
+inline void fetch(const uint8_t* p, int64_t bytes) {
 #pragma GCC unroll 8
-  for (int i = 0; i < bytes; i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(code + kPrefetch + i), _MM_HINT_T0);
+  for (int64_t i = 0; i < bytes; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
   }
 }
 
@@ -71,18 +73,19 @@ inline void accumulate(__m512 scale, const Block<M>& x, const __m512i (&d)[M], _
   }
 }
 
-// One strip times one panel. Sums stay far below 2^24, so that they are exact as floats: at most
-// 32 · 255 · 127 before and 32 · 128 · 127 after the zero point is taken away.
+// One strip times one panel, while the codes of another strip are fetched. Sums stay far below
+// 2^24, so that they are exact as floats: at most 32 · 255 · 127 before and 32 · 128 · 127 after
+// the zero point is taken away.
 template <class C, int M>
 void multiply_integer(const Planes& planes, int64_t blocks, const std::byte* panel, float* y,
-                      int64_t ld, __mmask16 rows) {
+                      int64_t ld, __mmask16 rows, const uint8_t* ahead) {
   __m512 acc[M];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) acc[m] = _mm512_setzero_ps();
   const uint8_t* code = planes.code;
   Block<M> x{reinterpret_cast<const int32_t*>(panel)};
   for (int64_t b = 0; b < blocks; ++b) {
-    prefetch(code, C::kCodeBytes);
+    fetch(ahead, C::kCodeBytes);
     __m512i d[M];
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) d[m] = x.template start<C>(m);
@@ -104,6 +107,7 @@ void multiply_integer(const Planes& planes, int64_t blocks, const std::byte* pan
       for (int m = 0; m < M; ++m) acc[m] = _mm512_fnmadd_ps(minimum, x.sum(m), acc[m]);
     }
     code += C::kCodeBytes;
+    ahead += C::kCodeBytes;
     x.p += 12 * M;
   }
 #pragma GCC unroll 12
@@ -145,9 +149,14 @@ inline __mmask16 rows_mask(int64_t rows) {
 template <class C, int M>
 void integer_panel(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
   const auto* strip = reinterpret_cast<const uint8_t*>(w.data);
-  for (int64_t row = 0; row < w.rows; row += 16, strip += w.layout.bytes) {
+  const int64_t stride = w.layout.bytes, lead = (kAhead + stride - 1) / stride * stride;
+  const uint8_t* end = strip + (w.rows + 15) / 16 * stride;
+  for (int64_t row = 0; row < w.rows; row += 16, strip += stride) {
+    const uint8_t* ahead = strip + lead;
+    if (ahead >= end) ahead = reinterpret_cast<const uint8_t*>(w.next) + (ahead - end);
+    fetch(ahead + w.layout.scales, stride - w.layout.scales);
     const Planes planes{strip, strip + w.layout.scales, strip + w.layout.supers};
-    multiply_integer<C, M>(planes, w.cols / 32, panel, y + row, ld, rows_mask(w.rows - row));
+    multiply_integer<C, M>(planes, w.cols / 32, panel, y + row, ld, rows_mask(w.rows - row), ahead);
   }
 }
 

@@ -90,7 +90,8 @@ void run_item(const StripKernels& kernels, const MatmulJob& job, const Cut& cut,
 
 Strips strips_of(const StripMatrix& matrix, int64_t first, int64_t rows) {
   const StripLayout layout = strip_layout(matrix.codec, matrix.cols);
-  return {matrix.data + first / kStripRows * layout.bytes, layout, rows, matrix.cols};
+  const std::byte* data = matrix.data + first / kStripRows * layout.bytes;
+  return {data, layout, rows, matrix.cols, data + strip_count(rows) * layout.bytes};
 }
 
 int64_t strips_per_item(const StripMatrix& matrix) {

@@ -21,7 +21,7 @@ struct Panels {
   int64_t count;
 };
 
-// Rows [first, first + rows) of a matrix; first is a multiple of 16.
+// Rows [first, first + rows) of a matrix, first a multiple of 16; the rows after them come next.
 Strips strips_of(const StripMatrix& matrix, int64_t first, int64_t rows);
 
 // Strips a work item should hold: enough bytes to stream well, few enough to stay in the cache
