@@ -27,8 +27,10 @@ from moesaic.partitioner.plan.writer import (
     new_directory,
     replace_file,
     require_space,
+    writing,
 )
 from moesaic.partitioner.planning import KV_TYPES, choose_limits, make_plan, with_tensors
+from moesaic.plan_file import check_weights, file_inside, read_plan, reading
 from moesaic.plan_format import PlanFile, Source
 
 __all__ = ["partition"]
@@ -94,7 +96,7 @@ def partition(
         raise PlanError(f"kv_type: expected {' or '.join(KV_TYPES)} but got {kv_type!r}")
     wishes = _Wishes(devices, vram, ram, context, sequences, batch, kv_type)
     source = Path(model)
-    if source.is_dir():
+    if os.path.isdir(source):  # unlike Path's method, False where it may not look
         return _place_anew(source, output, wishes, dry_run=dry_run)
     target = None if output is None else Path(output)
     if not dry_run:
@@ -111,7 +113,7 @@ def partition(
 
 def _check_output(source: Path, target: Path, *, force: bool) -> None:
     check_target(target, force=force)
-    if source.resolve().is_relative_to(target.resolve()):
+    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(target)):
         raise PlanError(f"{target} holds the model itself", hint="choose another output")
 
 
@@ -145,21 +147,23 @@ def _write(
     require_space(target, sum(sizes) + _SLACK_BYTES)
     with new_directory(target, force=force) as folder:
         plan = with_tensors(plan, pack_weights(built.sources, folder / WEIGHTS_FILE, progress))
-        tokenizer.write(folder)
-        (folder / MODEL_FILE).write_bytes(graph)
-        (folder / PLAN_FILE).write_bytes(encode_plan(plan))
+        with writing(target):
+            tokenizer.write(folder)
+            (folder / MODEL_FILE).write_bytes(graph)
+            (folder / PLAN_FILE).write_bytes(encode_plan(plan))
     return plan
 
 
 def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_run: bool) -> Plan:
     """Replaces the ``plan.json`` of a plan; the weights stay where they are."""
-    if output is not None and Path(output).resolve() != folder.resolve():
+    old = read_plan(folder)
+    if output is not None and os.path.realpath(output) != os.path.realpath(folder):
         raise PlanError(
             f"{folder} is a plan already and is placed anew where it is, not in {output}",
             hint="leave out the output, or copy the folder first",
         )
-    old = Plan.open(folder).file
-    graph = _read_graph(folder / MODEL_FILE, old.model_sha256)
+    check_weights(folder, old)
+    graph = _read_graph(folder, old.model_sha256)
     changed = wishes.kv_type not in (None, *{cache.dtype for cache in old.caches})
     if changed:
         _retype_caches(graph, str(wishes.kv_type))
@@ -203,13 +207,12 @@ def _devices_anew(old: PlanFile, wishes: _Wishes) -> list[DeviceSpec]:
     return parse_devices(",".join(items), wishes.vram, wishes.ram)
 
 
-def _read_graph(path: Path, sha256: str) -> ir.Model:
+def _read_graph(folder: Path, sha256: str) -> ir.Model:
     """Reads the graph of a plan, which must be the one that the plan was written with."""
     again = "partition the model file again"
-    try:
+    path = file_inside(folder, MODEL_FILE)
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise PlanError(f"{path}: {error.strerror}", hint=again) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise PlanError(f"{path} is not the graph that this plan was written with", hint=again)
     return ir.load(path)

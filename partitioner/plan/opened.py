@@ -3,15 +3,11 @@
 import os
 from pathlib import Path
 
-import msgspec
-
 from moesaic.errors import PlanError
-from moesaic.partitioner.plan.writer import PLAN_FILE
-from moesaic.plan_format import FORMAT, VERSION, Assignment, Limits, Memory, ModelFacts, PlanFile
+from moesaic.plan_file import read_plan
+from moesaic.plan_format import Assignment, Limits, Memory, ModelFacts, PlanFile
 
 __all__ = ["Plan"]
-
-_AGAIN = "the plan is damaged or of another version; partition the model again"
 
 
 class Plan:
@@ -33,22 +29,7 @@ class Plan:
         Raises:
             PlanError: ``plan.json`` is missing, malformed, or of another version.
         """
-        folder = Path(path)
-        file = folder / PLAN_FILE
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise PlanError(
-                f"{file}: {error.strerror}", hint="give a plan directory, as partition writes it"
-            ) from error
-        try:
-            plan = msgspec.json.decode(data, type=PlanFile)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise PlanError(f"{file}: {error}", hint=_AGAIN) from error
-        if (plan.format, plan.version) != (FORMAT, VERSION):
-            got = f"{plan.format} {plan.version}"
-            raise PlanError(f"{file}: expected {FORMAT} {VERSION} but got {got}", hint=_AGAIN)
-        return Plan(folder, plan)
+        return Plan(Path(path), read_plan(path))
 
     def __repr__(self) -> str:
         return f"Plan({str(self.path)!r})" if self.path else "Plan(not written)"

@@ -4,12 +4,10 @@ While one chunk is hashed and written, the next one is packed on all cores, so m
 a few chunks whatever the size of the model.
 """
 
-import errno
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
@@ -21,18 +19,17 @@ import xxhash
 from numpy.typing import NDArray
 
 from moesaic import _pack as native
-from moesaic.errors import ModelError, PlanError
+from moesaic.errors import ModelError
 from moesaic.partitioner.gguf.cursor import DAMAGED
 from moesaic.partitioner.gguf.dtypes import row_bytes
 from moesaic.partitioner.plan.codecs import CODECS, STRIP_ROWS
 from moesaic.partitioner.plan.sources import Blocks, TensorSource, lay_out, weights_bytes
+from moesaic.partitioner.plan.writer import require_space, writing
 from moesaic.plan_format import Tensor, weights_header
 
 __all__ = ["Progress", "pack_weights"]
 
 CHUNK_BYTES = 16 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MAKE_ROOM = "free some space or write the plan elsewhere"
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) after each chunk; it may raise to stop the packing."""
@@ -85,35 +82,24 @@ def pack_weights(
     """
     tensors = lay_out(sources)
     size = weights_bytes(tensors)
-    free = shutil.disk_usage(path.parent).free
-    if size > free:
-        raise PlanError(f"{path}: needs {size} bytes, but {free} are free", hint=_MAKE_ROOM)
+    require_space(path, size)
     hashes = {tensor.name: xxhash.xxh3_64() for tensor in tensors}
     with ExitStack() as stack:
-        with _writing(path):
+        with writing(path):
             file = stack.enter_context(path.open("xb", buffering=0))
             os.ftruncate(file.fileno(), size)
         packer = stack.enter_context(_Packer())
         for chunk, data in packer.run(chain.from_iterable(map(_cut, sources, tensors))):
             hashes[chunk.tensor.name].update(data)
-            with _writing(path):
+            with writing(path):
                 _write_all(file.fileno(), data, chunk.tensor.offset + chunk.start)
             if progress:
                 progress(chunk.tensor.offset + chunk.end, size)
         packed = [msgspec.structs.replace(t, xxh3=hashes[t.name].hexdigest()) for t in tensors]
-        with _writing(path):
+        with writing(path):
             _write_all(file.fileno(), weights_header(packed, size), 0)
             os.fsync(file.fileno())
     return packed
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = _MAKE_ROOM if error.errno in _FULL else None
-        raise PlanError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error
 
 
 def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -1,6 +1,6 @@
 """Writes plan directories: whole or not at all."""
 
-import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -19,18 +19,22 @@ __all__ = [
     "MODEL_FILE",
     "PLAN_FILE",
     "WEIGHTS_FILE",
+    "check_target",
     "encode_graph",
     "encode_plan",
     "new_directory",
     "replace_file",
     "require_space",
+    "writing",
 ]
 
 MODEL_FILE = "model.onnx"
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.bin"
 
-_ELSEWHERE = "free some space or write the plan elsewhere"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAKE_ROOM = "free some space or write the plan elsewhere"
+_CHECK_PATH = "check the path and its permissions, or write the plan elsewhere"
 
 
 def encode_graph(graph: ir.Model) -> tuple[bytes, str]:
@@ -46,12 +50,13 @@ def encode_plan(plan: PlanFile) -> bytes:
 
 def require_space(target: Path, needed: int) -> None:
     """Raises a `PlanError` if the disk of `target`, which need not exist, has too little space."""
-    existing = next(folder for folder in target.absolute().parents if folder.exists())
-    free = shutil.disk_usage(existing).free
+    with writing(target):
+        existing = next(folder for folder in target.absolute().parents if folder.exists())
+        free = shutil.disk_usage(existing).free
     if needed > free:
         raise PlanError(
-            f"{target}: the plan needs {needed} bytes, but only {free} are free on that disk",
-            hint=_ELSEWHERE,
+            f"{target}: needs {needed} bytes, but only {free} are free on that disk",
+            hint=_MAKE_ROOM,
         )
 
 
@@ -69,14 +74,14 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
         PlanError: The target exists, or it cannot be written.
     """
     check_target(target, force=force)
-    with _explained(target):
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(
             tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
         )
     try:
         yield folder
-        with _explained(target):
+        with writing(target):
             _open_to_umask(folder)
             for path in folder.iterdir():
                 _sync(path)
@@ -89,7 +94,7 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Replaces a file atomically, synced to the disk."""
-    with _explained(path):
+    with writing(path):
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         try:
@@ -106,9 +111,11 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def check_target(target: Path, *, force: bool) -> None:
     """Raises a `PlanError` if a plan may not be written to `target`."""
-    if not os.path.lexists(target) or _is_empty(target):
-        return
-    if not (target / PLAN_FILE).is_file() or target.is_symlink():
+    with writing(target):
+        if not os.path.lexists(target) or _is_empty(target):
+            return
+        is_plan = (target / PLAN_FILE).is_file() and not target.is_symlink()
+    if not is_plan:
         raise PlanError(
             f"{target} exists and is not a plan directory",
             hint="choose another output; only plans are replaced, even with --force",
@@ -153,10 +160,11 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
     """Turns an error of the operating system into a `PlanError` about `path`."""
     try:
         yield
     except OSError as error:
-        raise PlanError(f"{path}: cannot be written: {error.strerror}", hint=_ELSEWHERE) from error
+        hint = _MAKE_ROOM if error.errno in _FULL else _CHECK_PATH
+        raise PlanError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error

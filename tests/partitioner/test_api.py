@@ -1,7 +1,9 @@
 """`partition`: from a model file to a directory, and placing a plan anew."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 
 import msgspec
@@ -192,6 +194,23 @@ def test_bad_models_are_refused_before_anything_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
 
 
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(api.TokenizerFiles, "write", full)
+    with pytest.raises(PlanError, match="cannot be written: No space left") as info:
+        partition(MODEL, tmp_path / "plan")
+    assert "space" in str(info.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_in_a_circle_are_no_model(tmp_path):
+    (tmp_path / "x.gguf").symlink_to("x.gguf")
+    with pytest.raises(ModelError, match=r"x\.gguf"):
+        partition(tmp_path / "x.gguf", tmp_path / "plan")
+
+
 # Placing anew -----------------------------------------------------------------------------------
 
 
@@ -260,6 +279,34 @@ def test_another_graph_is_refused(plan_dir, plan_of):
     (plan_dir / "model.onnx").unlink()
     with pytest.raises(PlanError, match=r"model\.onnx"):
         partition(plan_dir)
+
+
+def test_a_folder_that_is_no_plan_is_named(tmp_path):
+    with pytest.raises(PlanError, match=r"plan\.json is missing"):
+        partition(tmp_path, tmp_path / "plan")
+
+
+def test_damage_is_not_papered_over(plan_dir):
+    path = plan_dir / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["tensors"][0]["bytes"] += 64
+    path.write_text(json.dumps(plan))
+    before = contents(plan_dir)
+    with pytest.raises(PlanError, match="uuid"):
+        partition(plan_dir, context=64)
+    assert contents(plan_dir) == before
+
+
+def test_weights_that_are_gone_or_cut_are_noticed(plan_dir):
+    weights = plan_dir / "weights.bin"
+    os.truncate(weights, weights.stat().st_size - 4096)
+    before = contents(plan_dir)
+    with pytest.raises(PlanError, match=r"weights\.bin: expected"):
+        partition(plan_dir, context=64)
+    assert contents(plan_dir) == before
+    weights.unlink()
+    with pytest.raises(PlanError, match=r"weights\.bin is missing"):
+        partition(plan_dir, context=64)
 
 
 def test_a_damaged_plan_is_named(plan_dir):

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import warnings
@@ -8,7 +9,8 @@ import pytest
 from kit.tiny_plan import tiny_plan, with_tensors
 
 from moesaic.errors import PlanError
-from moesaic.runtime.plan import load_plan, read_plan
+from moesaic.plan_file import read_plan
+from moesaic.runtime.plan import load_plan
 
 
 @pytest.fixture
@@ -44,7 +46,10 @@ def test_a_missing_file_is_named(folder, name):
         load_plan(folder)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 1}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "\xff"}', b'{"format": 1}', b"[" * 100_000],
+)
 def test_what_is_not_json_is_refused(folder, text):
     (folder / "plan.json").write_bytes(text)
     with pytest.raises(PlanError, match=r"plan\.json: "):
@@ -53,7 +58,7 @@ def test_what_is_not_json_is_refused(folder, text):
 
 def test_another_format_or_version_is_refused(folder):
     edit(folder, version=2, new_field=1)
-    with pytest.raises(PlanError, match="version: this runtime reads 1, got 2"):
+    with pytest.raises(PlanError, match="version: expected 1, got 2"):
         load_plan(folder)
     edit(folder, format="other")
     with pytest.raises(PlanError, match="format: expected `moesaic-plan`, got `other`"):
@@ -107,7 +112,7 @@ def test_weights_of_another_plan_are_noticed(folder):
         (lambda data: data[:100], "is not a weights file"),
         (lambda data: b"", "is not a weights file"),
         (lambda data: b"GGUF" + data[4:], "is not a weights file"),
-        (lambda data: data[:8] + b"\2\0\0\0" + data[12:], "version: this runtime reads 1, got 2"),
+        (lambda data: data[:8] + b"\2\0\0\0" + data[12:], "version: expected 1, got 2"),
         (lambda data: data[:16] + bytes(16) + data[32:], "uuid"),
         (lambda data: data[:32] + bytes(16) + data[48:], "header does not fit"),
         (lambda data: data[:4095] + b"\1" + data[4096:], "header does not fit"),
@@ -177,6 +182,22 @@ def test_another_graph_is_warned_about(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_plan(folder)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "weights.bin", "model.onnx"])
+def test_a_file_that_cannot_be_read_is_named(folder, name, monkeypatch):
+    (folder / "model.onnx").write_bytes(b"graph")
+    real = io.open
+
+    def guarded(path, *args, **kwargs):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", guarded)  # what Path.open calls
+    with pytest.raises(PlanError, match=f"{name}: cannot be read: Permission denied") as info:
+        load_plan(folder)
+    assert info.value.hint
 
 
 def test_reading_alone_touches_no_weights(folder):

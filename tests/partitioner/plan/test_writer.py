@@ -98,8 +98,18 @@ def test_the_old_plan_comes_back_if_the_new_one_cannot_be_put(tmp_path, monkeypa
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(PlanError, match="file/plan"):
+    with pytest.raises(PlanError, match="file/plan") as caught:
         make(tmp_path / "file" / "plan")
+    assert "permissions" in str(caught.value.hint)
+
+
+def test_a_place_that_may_not_be_looked_at_is_named(tmp_path, monkeypatch):
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(writer.Path, "exists", denied)
+    with pytest.raises(PlanError, match="Permission denied"):
+        require_space(tmp_path / "plan", 1)
 
 
 def test_a_file_is_replaced_whole(tmp_path):
