@@ -1,6 +1,7 @@
 """The command line as a user types it, in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,16 +10,13 @@ from conftest import MODELS
 
 import moesaic
 
+CASE = "gpt-oss-mxfp4"
 
-def cli(*args, stdin=None, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "moesaic", *map(str, args)],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        cwd=cwd,
-        check=False,
-    )
+
+def cli(*args, stdin=None, cwd=None, **options):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False}
+    command = [sys.executable, "-m", "moesaic", *map(str, args)]
+    return subprocess.run(command, input=stdin, cwd=cwd, **streams | options)
 
 
 def test_partition_run_inspect(tmp_path):
@@ -115,6 +113,43 @@ def test_wrong_calls_say_what_to_do(arguments, code, said, tmp_path):
     assert "Traceback" not in ran.stderr
     if code == 1:
         assert "hint:" in ran.stderr
+
+
+def test_budgets_are_options(tmp_path):
+    model = MODELS / "gpt-oss-mxfp4.gguf"
+    made = cli("partition", model, "--dry-run", "--devices", "cpu,cuda:0", "--vram", "1GiB")
+    assert made.returncode == 0, made.stderr
+    assert made.stderr == ""
+    tight = cli("partition", model, "--dry-run", "--ram", "64KiB")
+    assert tight.returncode == 1
+    assert "raise ram to" in tight.stderr
+
+
+def test_a_full_stdout_is_an_error_not_a_crash(plan_of):
+    for arguments in (("run", plan_of(CASE), "ab", "-n", 2), ("inspect", plan_of(CASE), "--json")):
+        with open("/dev/full", "w") as full:
+            ran = cli(*arguments, stdout=full)
+        assert ran.returncode == 1
+        assert "No space left" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_text_that_stdout_cannot_hold_is_replaced(plan_of):
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ran = cli("run", plan_of(CASE), "ab", "-n", 20, "--ignore-eos", "--seed", 1, env=ascii_only)
+    assert ran.returncode == 0, ran.stderr
+    assert "?" in ran.stdout
+
+
+def test_stdin_that_is_not_text(plan_of):
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    ran = cli("run", plan_of(CASE), stdin=b"\xff\xfe", text=False, env=strict)
+    assert ran.returncode == 1
+    assert b"stdin: not text" in ran.stderr and b"hint:" in ran.stderr
+
+
+def test_running_does_not_wait_for_the_partitioner():
+    code = "import sys, moesaic.cli; sys.exit('moesaic.partitioner' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_bad_sampling_argument(plan_of):

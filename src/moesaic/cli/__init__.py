@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from moesaic import __version__
+from moesaic.cli._render import write_any_text
 from moesaic.cli.demo import demo
 from moesaic.cli.inspect import inspect
 from moesaic.cli.partition import partition
@@ -45,4 +46,5 @@ def _options(
 
 def main() -> None:
     """Entry point of the ``moesaic`` script."""
+    write_any_text()
     app()

@@ -1,5 +1,6 @@
 """How the command line speaks: data on stdout, everything else on stderr, errors with a hint."""
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,17 @@ from rich.table import Table
 
 from moesaic.errors import MoesaicError
 
-__all__ = ["err", "errors_as_messages", "out", "print_json", "print_table", "progress_bar", "size"]
+__all__ = [
+    "err",
+    "errors_as_messages",
+    "out",
+    "print_json",
+    "print_table",
+    "progress_bar",
+    "size",
+    "thousands",
+    "write_any_text",
+]
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -32,6 +43,12 @@ out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty()
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def write_any_text() -> None:
+    """Lets stdout replace characters that its encoding lacks, rather than fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def size(count: float) -> str:
     """A number of bytes for people: ``12.08 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -39,6 +56,14 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} B" if unit == "B" else f"{count:.2f} {unit}"
+
+
+def thousands(count: int) -> str:
+    """A number of things for people: ``20.91 B``, ``6.29 M``, ``512``."""
+    for factor, unit in ((10**9, "B"), (10**6, "M")):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return str(count)
 
 
 def print_json(value: Any) -> None:
@@ -61,14 +86,24 @@ def errors_as_messages() -> Iterator[None]:
     """Turns the package's exceptions into a message, a hint and an exit code."""
     try:
         yield
+        sys.stdout.flush()  # a full disk is noticed here at the latest
     except MoesaicError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        if error.hint:
-            err.print(f"\n[bold cyan]hint:[/] {escape(error.hint)}")
+        _print_error(error, error.hint)
+        raise typer.Exit(EXIT_FAILED) from None
+    except BrokenPipeError:
+        raise  # typer's: the reader has seen enough
+    except OSError as error:
+        _print_error(error, None)
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         err.print("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _print_error(error: Exception, hint: str | None) -> None:
+    err.print(f"[bold red]error:[/] {escape(str(error))}")
+    if hint:
+        err.print(f"\n[bold cyan]hint:[/] {escape(hint)}")
 
 
 @contextmanager
@@ -81,7 +116,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(label, total=None)
 
         def update(done: int, total: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from moesaic.cli._render import out, print_table, size
+from moesaic.cli._render import out, print_table, size, thousands
 from moesaic.plan_format import PlanFile
 
 __all__ = ["plan_summary", "print_plan"]
@@ -32,7 +32,7 @@ def print_plan(file: PlanFile) -> None:
         else ""
     )
     out.print(
-        f"[bold]{model.name}[/] ({model.architecture}): {model.parameters / 1e9:.2f} B parameters, "
+        f"[bold]{model.name}[/] ({model.architecture}): {thousands(model.parameters)} parameters, "
         f"{model.layers} layers{experts}"
     )
     types = ", ".join(f"{name} {count}" for name, count in file.source.types.items())

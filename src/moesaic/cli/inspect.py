@@ -7,7 +7,7 @@ import typer
 
 from moesaic.cli._render import errors_as_messages, print_json
 from moesaic.cli._report import plan_summary, print_plan
-from moesaic.partitioner import Plan
+from moesaic.plan_file import read_plan
 
 __all__ = ["inspect"]
 
@@ -19,8 +19,8 @@ def inspect(
 ) -> None:
     """Show model facts, memory per device and placement of a plan."""
     with errors_as_messages():
-        opened = Plan.open(plan)
+        file = read_plan(plan)
         if as_json:
-            print_json(plan_summary(opened.file))
+            print_json(plan_summary(file))
         else:
-            print_plan(opened.file)
+            print_plan(file)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import moesaic
-from moesaic.cli._render import err, errors_as_messages, print_json, progress_bar
+from moesaic.cli._render import err, errors_as_messages, print_json, progress_bar, write_any_text
 from moesaic.cli._report import plan_summary, print_plan
 from moesaic.errors import PlanError
 
@@ -22,6 +22,10 @@ def partition(
     devices: Annotated[
         str | None, typer.Option(help="Devices and budgets, such as `cpu,cuda:0=24GiB`.")
     ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="Bytes to use on CUDA devices, such as 8GiB.")
+    ] = None,
+    ram: Annotated[str | None, typer.Option(help="Bytes to use on the host.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of one sequence.")] = None,
     sequences: Annotated[int | None, typer.Option(help="Sequences live at once.")] = None,
     batch: Annotated[
@@ -45,6 +49,8 @@ def partition(
                 model,
                 output,
                 devices=devices,
+                vram=vram,
+                ram=ram,
                 context=context,
                 sequences=sequences,
                 batch=batch,
@@ -63,6 +69,7 @@ def partition(
 
 def main() -> None:
     """Entry point of the ``partition`` script."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    write_any_text()
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(partition)
     app()

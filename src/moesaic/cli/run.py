@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from moesaic.cli._render import err, errors_as_messages, print_json
+from moesaic.errors import RequestError
 from moesaic.runtime import Completion, Piece, Runtime
 
 __all__ = ["last_completion", "print_rates", "run"]
@@ -63,7 +64,8 @@ def run(
         "ignore_eos": ignore_eos,
     }
     sampling = {name: value for name, value in given.items() if value is not None}
-    text = prompt if prompt is not None and prompt != "-" else sys.stdin.read()
+    with errors_as_messages():
+        text = prompt if prompt is not None and prompt != "-" else _read_stdin()
     with errors_as_messages(), Runtime(plan, threads=threads, context=context) as runtime:
         if chat:
             messages = [{"role": "user", "content": text}]
@@ -76,6 +78,13 @@ def run(
             print_json(_as_json(last_completion(pieces)))
         else:
             print_rates(last_completion(pieces, show=True))
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"stdin: not text: {error}", hint="give text in UTF-8") from None
 
 
 def last_completion(pieces: Iterator[Piece], *, show: bool = False) -> Completion:
