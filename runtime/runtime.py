@@ -55,7 +55,7 @@ class Runtime:
         batch: int | None = None,
     ) -> None:
         path = Path(plan)
-        if path.suffix == ".gguf" and path.is_file():
+        if path.suffix == ".gguf" and os.path.isfile(path):
             raise PlanError(
                 f"{path} is a model file, not a plan",
                 hint=f"partition it first: `partition {path} -o {path.with_suffix('')}/`",
@@ -146,7 +146,7 @@ class Runtime:
         Returns:
             float32 [n, vocab]; row i predicts token i + 1.
         """
-        ids = self._check_tokens(list(tokens))
+        ids = self._check_tokens(tokens)
         if len(ids) > self.limits["context"]:
             raise self._too_long(len(ids))
         return self._scheduler.logits(np.array(ids, np.int32))
@@ -183,10 +183,12 @@ class Runtime:
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str) and prompt:
             return self.tokenizer.encode(prompt)
-        return self._check_tokens(list(prompt))
+        return self._check_tokens(prompt)
 
-    def _check_tokens(self, tokens: list[Any]) -> list[int]:
-        if not tokens:
+    def _check_tokens(self, tokens: Sequence[Any]) -> list[int]:
+        if not _is_sequence(tokens):
+            raise RequestError(f"a prompt must be text or token ids, not {tokens!r}")
+        if len(tokens) == 0:
             raise RequestError(
                 "the prompt is empty", hint="give at least a character or a token id"
             )
@@ -246,13 +248,19 @@ def _limit(name: str, value: int | None) -> int:
     """An option as the executor takes it, which knows 0 as "the plan's"."""
     if value is None:
         return 0
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
         raise RequestError(f"{name} must be a positive integer, not {value!r}")
     return value
 
 
 def _is_list_of_prompts(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Sequence[Prompt]]:
     """Whether this is a list of strings or of lists; a flat list of ints is one prompt."""
-    return not isinstance(prompt, str) and any(
-        isinstance(item, str | Sequence | np.ndarray) for item in prompt
+    return (
+        _is_sequence(prompt)
+        and not isinstance(prompt, str)
+        and any(isinstance(item, str) or _is_sequence(item) for item in prompt)
     )
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, bytes)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from moesaic.errors import RequestError
+from moesaic.errors import PlanError, RequestError
 
 __all__ = ["SamplingParams"]
 
@@ -49,12 +49,21 @@ class SamplingParams:
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> "SamplingParams":
-        """Defaults of a model: what its ``generation_config.json`` sets, ours for the rest."""
+        """Defaults of a model: what its ``generation_config.json`` sets, ours for the rest.
+
+        Raises:
+            PlanError: A value is of the wrong type or out of range.
+        """
         known = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
         values = {name: config[name] for name in known if config.get(name) is not None}
         if config.get("do_sample") is False:
             values["temperature"] = 0.0
-        return cls().updated(**values)
+        try:
+            return cls().updated(**values)
+        except RequestError as error:
+            raise PlanError(
+                f"generation_config.json: {error}", hint="correct or remove that value"
+            ) from None
 
     def updated(self, **changes: Any) -> "SamplingParams":
         """A checked copy with ``changes``; ``stop`` may be one string.
@@ -68,9 +77,7 @@ class SamplingParams:
                 f"unknown sampling argument {unknown[0]!r}",
                 hint=f"known: {', '.join(sorted(names))}",
             )
-        if isinstance(changes.get("stop"), str):
-            changes["stop"] = (changes["stop"],)
-        elif "stop" in changes:
+        if "stop" in changes:
             changes["stop"] = _strings("stop", changes["stop"])
         result = replace(self, **changes)
         result._check()
@@ -78,7 +85,7 @@ class SamplingParams:
 
     def _check(self) -> None:
         _integer("max_tokens", self.max_tokens, 1)
-        _integer("top_k", self.top_k, 0)
+        _integer("top_k", self.top_k, 0, 2**31 - 1)
         _number("temperature", self.temperature, 0.0)
         _number("top_p", self.top_p, 0.0, 1.0)
         _number("min_p", self.min_p, 0.0, 1.0)
@@ -92,6 +99,8 @@ class SamplingParams:
             _integer("seed", self.seed, 0, 2**64 - 1)
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if not isinstance(self.ignore_eos, bool):
+            raise RequestError(f"ignore_eos must be true or false, not {self.ignore_eos!r}")
         if not isinstance(self.logit_bias, Mapping):
             raise RequestError("logit_bias must be a mapping of token ids to numbers")
         for token, bias in self.logit_bias.items():
@@ -102,9 +111,10 @@ class SamplingParams:
 def _strings(name: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    if not isinstance(value, Sequence) or not all(isinstance(s, str) and s for s in value):
+    strings = (value,) if isinstance(value, str) else value
+    if not isinstance(strings, Sequence) or not all(isinstance(s, str) and s for s in strings):
         raise RequestError(f"{name} must be a non-empty string or a list of them")
-    return tuple(value)
+    return tuple(strings)
 
 
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> None:

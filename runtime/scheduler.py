@@ -108,17 +108,24 @@ class Scheduler:
         return self.executor.step(tokens, sequences, np.arange(count, dtype=np.int32))
 
     def _step(self) -> None:
-        """One step for all requests. If it fails, its requests fail with the same error."""
+        """One step for all requests. If it fails, its requests fail with the same error.
+
+        An interrupt may come after the executor has run tokens and before they are counted, so
+        that none of the step's requests could go on.
+        """
         self._admit()
         batch = self._fill_batch()
         try:
             self._run(batch)
         except Exception as error:
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, RequestError("the step was interrupted"))
+            raise
+        finally:
             for request, _ in batch:
-                request.fail(error)
-        for request, _ in batch:
-            if request.finished:
-                self._retire(request)
+                if request.finished:
+                    self._retire(request)
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self.executor.limits["sequences"]:
@@ -154,3 +161,8 @@ class Scheduler:
         self._running.remove(request)
         if self._executor is not None:
             self._executor.free_sequence(request.sequence)
+
+
+def _fail(batch: Batch, error: Exception) -> None:
+    for request, _ in batch:
+        request.fail(error)

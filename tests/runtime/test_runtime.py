@@ -1,5 +1,6 @@
 """Runtime through its public interface."""
 
+import shutil
 import threading
 import warnings
 
@@ -157,6 +158,10 @@ def test_memory_is_what_was_planned(rt):
         ([1.5], "integer"),
         ([5] * 5000, "context"),
         (["ab", ""], "empty"),
+        ([1, "ab"], "text or token ids, not 1"),
+        (None, "text or token ids, not None"),
+        (5, "text or token ids, not 5"),
+        (b"ab", "text or token ids, not b'ab'"),
     ],
 )
 def test_bad_prompts(rt, prompt, said):
@@ -178,18 +183,43 @@ def test_bad_prompts(rt, prompt, said):
         {"top_k": -1},
         {"min_p": 2},
         {"seed": -1},
+        {"top_k": 10**30},
+        {"stop": ""},
         {"stop": [""]},
         {"stop": 3},
         {"logprobs": 21},
         {"logit_bias": {1: float("inf")}},
         {"logit_bias": [1]},
         {"repetition_penalty": 0},
+        {"ignore_eos": "no"},
         {"temprature": 1},
     ],
 )
 def test_bad_sampling_arguments(rt, wrong):
     with pytest.raises(RequestError, match=next(iter(wrong))):
         rt.generate("ab", **wrong)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_step_ends_every_request_in_it(plan_of, monkeypatch, interrupt):
+    with moesaic.Runtime(plan_of(CASE), sequences=2) as rt:
+        expected = rt.generate("zz", max_tokens=6, **GREEDY).tokens
+        streams = [rt.stream(text, max_tokens=9, **GREEDY) for text in ("ab", "zz")]
+        for stream in streams:
+            next(stream)
+
+        def interrupted(self, count):
+            raise interrupt
+
+        with monkeypatch.context() as patch:  # after the executor has run the step's tokens
+            patch.setattr("moesaic.runtime.request.Request.advance", interrupted)
+            with pytest.raises(interrupt):
+                list(streams[0])
+        error = RequestError if interrupt is KeyboardInterrupt else interrupt
+        with pytest.raises(error):
+            list(streams[1])
+        replies = rt.generate(["zz"] * 3, max_tokens=6, **GREEDY)  # both sequences are free again
+        assert [reply.tokens for reply in replies] == [expected] * 3
 
 
 def test_a_closed_runtime_says_so(plan_of):
@@ -202,6 +232,14 @@ def test_a_closed_runtime_says_so(plan_of):
         rt.generate("ab")
     with pytest.raises(RequestError, match="closed"):
         list(stream)
+
+
+def test_a_wrong_default_of_the_model_is_named(plan_of, tmp_path):
+    plan = shutil.copytree(plan_of(CASE), tmp_path / "plan")
+    (plan / "generation_config.json").write_text('{"temperature": "hot"}')
+    with pytest.raises(PlanError, match=r"generation_config\.json: temperature") as info:
+        moesaic.Runtime(plan)
+    assert info.value.hint
 
 
 def test_limits_may_be_lowered_but_not_raised(plan_of):
