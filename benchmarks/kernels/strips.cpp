@@ -215,7 +215,7 @@ class Bench {
     std::vector<Row> rows;
     for (int64_t tokens : {1, 8, 32, 64}) {
       for (auto& pool : pools_) {
-        const bool bound_by_reading = tokens <= 8;
+        const bool bound_by_reading = tokens == 1;
         rows.push_back({c.name, bound_by_reading ? "GB/s" : "GOP/s", pool->size(), tokens, {}, {}});
       }
     }
@@ -272,7 +272,7 @@ class Bench {
 
   void matrix_round(const Case& c, int64_t strips, ThreadPool& pool, Row& row) {
     // Enough weights to come from memory, and for many tokens no more than that.
-    const int64_t used = row.tokens > 8 ? std::min<int64_t>(strips, strips / 6 + 1) : strips;
+    const int64_t used = row.tokens > 1 ? std::min<int64_t>(strips, strips / 6 + 1) : strips;
     const int64_t rows = used * kStripRows;
     const std::vector<float> x(row.tokens * c.cols, 0.25f);
     y_.resize(std::max<size_t>(y_.size(), row.tokens * rows));

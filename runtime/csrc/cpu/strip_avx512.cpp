@@ -95,7 +95,7 @@ void multiply_integer(const Planes& planes, int64_t blocks, const std::byte* pan
     } else {
       dots<C, M, true, false>(code, x, d);
       accumulate(C::scale(planes, b, 0), x, d, acc);
-      asm("" : "+r"(code));  // unpack again: operands kept for the second half would spill
+      asm("" : "+r"(code), "+r"(x.p));  // load again: values kept for the second half would spill
 #pragma GCC unroll 12
       for (int m = 0; m < M; ++m) d[m] = x.template start_second<C>(m);
       dots<C, M, false, true>(code, x, d);
