@@ -214,6 +214,14 @@ def test_route_stays_in_range_whatever_the_logits_are(gating, biased):
     np.testing.assert_array_equal(ids[0], np.arange(5))
 
 
+def test_route_prefers_numbers_to_nan():
+    attrs = {"experts": 24, "used": 5, "gating": "softmax_selected", "renormalise": True}
+    logits = np.where(np.random.default_rng(8).random((200, 24)) < 0.6, np.nan, normal(200, 24))
+    logits[:, :2] = np.nan
+    ids, _ = route([logits], attrs | {"scale": 1.0})
+    np.testing.assert_array_equal(ids, choose(np.nan_to_num(logits, nan=-np.inf), 5))
+
+
 # Elementwise
 
 

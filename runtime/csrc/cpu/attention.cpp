@@ -109,7 +109,8 @@ void Attention::store_rows(int64_t begin, int64_t end) {
   }
 }
 
-// Blocks of consecutive positions of one sequence, small enough to give every thread some.
+// Blocks of rows of one sequence, which are neighbours with consecutive positions; small enough to
+// give every thread some.
 void Attention::cut_blocks(const StepRun& run) {
   const int64_t wanted = kItemsPerThread * context_.pool.size();
   const int64_t most = std::max<int64_t>(1, kBlockQueries / shape_.group);
@@ -117,9 +118,8 @@ void Attention::cut_blocks(const StepRun& run) {
   tables_.clear();
   blocks_.clear();
   for (int64_t row = 0; row < run.tokens; ++row) {
-    const bool joins = row > 0 && blocks_.back().rows < rows &&
-                       sequences_[row] == sequences_[row - 1] &&
-                       positions_[row] == positions_[row - 1] + 1;
+    const bool joins =
+        row > 0 && blocks_.back().rows < rows && sequences_[row] == sequences_[row - 1];
     if (!joins) {
       const int32_t* table = run.cache->table(pages_, sequences_[row]).data();
       blocks_.push_back({row, 0, positions_[row], table, 0, 0});

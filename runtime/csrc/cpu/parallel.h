@@ -8,7 +8,7 @@
 
 namespace moesaic::cpu {
 
-inline constexpr int64_t kGrain = 16384;  // values worth handing to another thread
+inline constexpr int64_t kGrain = 32768;  // values worth handing to another thread
 
 // fn(begin, end, worker) over blocks of rows that cost `row_cost` values each; little work stays on
 // the calling thread. Rows must be independent: how they are cut into blocks is not fixed.
