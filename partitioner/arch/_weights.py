@@ -17,9 +17,9 @@ from moesaic.partitioner.plan.sources import (
     Blocks,
     PartSource,
     TensorSource,
-    array_part,
     lay_out,
     stacked,
+    vector_part,
 )
 from moesaic.plan_format import WEIGHTS_HEADER_BYTES, Tensor
 
@@ -118,8 +118,7 @@ class Weights:
 
     def computed(self, name: str, values: ArrayLike) -> ir.Value:
         """Returns a vector that is not in the file, stored as float32; `name` is its full name."""
-        part = array_part(name, np.ascontiguousarray(values, np.float32))
-        return self._add(name, [part])
+        return self._add(name, [vector_part(name, np.asarray(values, np.float32))])
 
     # Expert stacks
 
@@ -132,7 +131,7 @@ class Weights:
         if self.has(f"{name}.0.weight") and not self.has(f"{name}_exps.weight"):
             infos = [self.take(f"{name}.{e}.weight", rows, cols) for e in range(count)]
             if len({info.type for info in infos}) > 1:  # one codec a part: float32 holds them all
-                return stacked([self._decoded(info, role) for info in infos])
+                return stacked([_decoded(info, role) for info in infos])
             return stacked([_rows(info, role, rows, [0]) for info in infos])
         return self.expert_rows(role, f"{name}_exps.weight", (count, rows, cols), 0, rows)
 
@@ -152,10 +151,6 @@ class Weights:
         )
         return PartSource(role, codec, length, 1, tuple(blocks))
 
-    def _decoded(self, info: TensorInfo, role: str) -> PartSource:
-        matrix_codec(info)
-        return array_part(info.name, self.gguf.dequantize(info.name), role)
-
     def _add(self, name: str, parts: Sequence[PartSource]) -> ir.Value:
         if name not in self.values:
             source = TensorSource(name, tuple(parts))
@@ -174,6 +169,14 @@ def _rows(info: TensorInfo, role: str, rows: int, starts: Sequence[int]) -> Part
         Blocks(info.name, info.type, info.path, info.offset + start * step) for start in starts
     )
     return PartSource(role, codec, rows, cols, tuple(blocks))
+
+
+def _decoded(info: TensorInfo, role: str) -> PartSource:
+    """Returns a part of one record, a whole matrix, that is stored as float32 whatever its type."""
+    matrix_codec(info)
+    rows, cols = info.shape
+    blocks = Blocks(info.name, info.type, info.path, info.offset, decoded=True)
+    return PartSource(role, "f32", rows, cols, (blocks,))
 
 
 def _initializer(tensor: Tensor) -> ir.Value:

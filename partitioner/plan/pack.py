@@ -16,6 +16,7 @@ from typing import Self
 import msgspec
 import numpy as np
 import xxhash
+from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from moesaic import _pack as native
@@ -159,8 +160,8 @@ class _Packer:
     def _pack(self, chunk: _Chunk, buffer: "_Buffer") -> tuple[_Chunk, memoryview]:
         data = buffer.take(chunk.end - chunk.start)
         with ExitStack() as stack:
-            pieces = [self._piece(rows, stack) for rows in chunk.rows]
             try:
+                pieces = [self._piece(rows, stack) for rows in chunk.rows]
                 bad = native.pack(pieces, data, self._threads)
             except (OSError, EOFError) as error:
                 names = {f"{rows.blocks.data}: tensor {rows.blocks.name!r}" for rows in chunk.rows}
@@ -172,18 +173,28 @@ class _Packer:
         return chunk, data.data
 
     def _piece(self, rows: _Rows, stack: ExitStack) -> native.Piece:
-        blocks = rows.blocks
-        if isinstance(blocks.data, Path):
+        blocks, kind = rows.blocks, rows.blocks.type
+        if isinstance(blocks.data, Path) and not blocks.decoded:
             fd, offset = self._open(blocks.data), rows.offset
         else:
             fd, offset = os.memfd_create("values"), 0
             stack.callback(os.close, fd)
-            size = rows.count * row_bytes(blocks.type, rows.cols)
-            values = blocks.data.data.cast("B")
-            _write_all(fd, values[rows.offset : rows.offset + size], 0)
-        return native.Piece(
-            fd, offset, int(blocks.type), rows.codec, rows.count, rows.cols, rows.out
-        )
+            _write_all(fd, self._values(rows), 0)
+            kind = GGMLQuantizationType.F32 if blocks.decoded else kind
+        return native.Piece(fd, offset, int(kind), rows.codec, rows.count, rows.cols, rows.out)
+
+    def _values(self, rows: _Rows) -> memoryview:
+        """Returns the bytes of rows that the native packer cannot read from a file as they are."""
+        blocks = rows.blocks
+        size = rows.count * row_bytes(blocks.type, rows.cols)
+        if not isinstance(blocks.data, Path):
+            return blocks.data.data.cast("B")[rows.offset : rows.offset + size]
+        encoded = np.frombuffer(os.pread(self._open(blocks.data), size, rows.offset), np.uint8)
+        if encoded.size < size:
+            raise EOFError(f"the file ends early: {size} bytes wanted at {rows.offset}")
+        with np.errstate(all="ignore"):  # what is not finite is found when it is packed
+            values = quants.dequantize(encoded.reshape(rows.count, -1), blocks.type)
+        return np.ascontiguousarray(values, np.float32).data.cast("B")
 
     def _open(self, path: Path) -> int:
         if path not in self._files:

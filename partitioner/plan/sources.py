@@ -16,13 +16,11 @@ __all__ = [
     "Blocks",
     "PartSource",
     "TensorSource",
-    "array_part",
     "lay_out",
     "stacked",
+    "vector_part",
     "weights_bytes",
 ]
-
-_ARRAY_TYPES = {np.dtype("f4"): GGMLQuantizationType.F32, np.dtype("f2"): GGMLQuantizationType.F16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +32,14 @@ class Blocks:
         type: How the rows are encoded.
         data: The file that holds them, or a contiguous array made by the partitioner.
         offset: Position of the first byte in `data`.
+        decoded: Whether the rows, of a file, are decoded to float32 before they are packed.
     """
 
     name: str
     type: GGMLQuantizationType
     data: Path | NDArray[np.generic]
     offset: int
+    decoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,11 @@ class TensorSource:
             raise ValueError(f"{self.name}: parts with different numbers of records: {counts}")
 
 
-def array_part(
-    name: str, array: NDArray[np.float32] | NDArray[np.float16], role: str = "weight"
-) -> PartSource:
-    """Makes a part of one record from numbers: a vector [rows] or a matrix [rows, cols].
-
-    A matrix is stored in the array's own type, float32 or float16; a vector always as float32.
-    """
-    rows, cols = array.shape if array.ndim == 2 else (array.size, 1)
-    kind = _ARRAY_TYPES[array.dtype]
-    codec = "f16" if array.ndim == 2 and kind == GGMLQuantizationType.F16 else "f32"
-    data = np.ascontiguousarray(array)
-    return PartSource(role, codec, rows, cols, (Blocks(name, kind, data, 0),))
+def vector_part(name: str, values: NDArray[np.float32]) -> PartSource:
+    """Makes a part of one record from the numbers of a vector."""
+    data = np.ascontiguousarray(values)
+    blocks = Blocks(name, GGMLQuantizationType.F32, data, 0)
+    return PartSource("weight", "f32", values.size, 1, (blocks,))
 
 
 def stacked(parts: Sequence[PartSource]) -> PartSource:

@@ -22,7 +22,7 @@ from moesaic.errors import ModelError, PlanError
 from moesaic.partitioner.gguf.dtypes import MATRIX_CODECS, row_bytes
 from moesaic.partitioner.plan import pack
 from moesaic.partitioner.plan.pack import pack_weights
-from moesaic.partitioner.plan.sources import Blocks, PartSource, TensorSource, array_part, stacked
+from moesaic.partitioner.plan.sources import Blocks, PartSource, TensorSource, stacked, vector_part
 from moesaic.plan_format import plan_uuid, tensor_list_digest
 
 KINDS = pytest.mark.parametrize("kind", MATRIX_CODECS, ids=[kind.name for kind in MATRIX_CODECS])
@@ -94,13 +94,38 @@ def test_every_half_widens_exactly(tmp_path):
 
 
 def test_computed_values(tmp_path, rng):
-    table, half = rng.random(37, np.float32), rng.random((5, 7)).astype(np.float16)
+    table = rng.random(37, np.float32)
     path = tmp_path / "weights.bin"
-    sources = [TensorSource(n, (array_part(n, a),)) for n, a in (("t", table), ("h", half))]
-    first, second = pack_weights(sources, path)
-    assert np.array_equal(part_bytes(path, first, 0, 0).view(np.float32)[:37], table)
-    assert second.parts[0].codec == "f16"
-    assert np.array_equal(strips.decode("f16", part_bytes(path, second, 0, 0), 5, 7), half)
+    (tensor,) = pack_weights([TensorSource("t", (vector_part("t", table),))], path)
+    assert np.array_equal(part_bytes(path, tensor, 0, 0).view(np.float32)[:37], table)
+
+
+@KINDS
+def test_rows_may_be_decoded_as_they_are_packed(kind, tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(pack, "CHUNK_BYTES", 40_000)  # two strips a chunk
+    raw, file = random_blocks(kind, 70 * 256, rng), tmp_path / "model.gguf"
+    if kind == Q.MXFP4:
+        raw.reshape(-1, 17)[:, 0] &= 127  # values that float32 holds
+    file.write_bytes(bytes(100) + raw.tobytes())
+    part = PartSource("weight", "f32", 70, 256, (Blocks("w", kind, file, 100, decoded=True),))
+    path = tmp_path / "weights.bin"
+    (tensor,) = pack_weights([TensorSource("w", (part,))], path)
+    decoded = strips.decode("f32", part_bytes(path, tensor, 0, 0), 70, 256)
+    with np.errstate(over="ignore"):
+        judge = quants.dequantize(raw.reshape(70, -1), kind).astype(np.float32)
+    assert np.array_equal(decoded.view(np.uint32), judge.view(np.uint32))
+
+
+def test_decoded_rows_that_are_damaged_or_cut_are_named(tmp_path, rng):
+    raw, file = random_blocks(Q.Q8_0, 20 * 64, rng).reshape(20, -1), tmp_path / "model.gguf"
+    raw[18, 34:36] = 0x00, 0x7C  # the scale of the second block is infinite
+    part = PartSource("w", "f32", 20, 64, (Blocks("w", Q.Q8_0, file, 0, decoded=True),))
+    file.write_bytes(raw.tobytes())
+    with pytest.raises(ModelError, match=r"tensor 'w': row 18: weight 3\d is not finite"):
+        pack_weights([TensorSource("w", (part,))], tmp_path / "first")
+    os.truncate(file, raw.size - 1)
+    with pytest.raises(ModelError, match="'w': cannot be read: the file ends early"):
+        pack_weights([TensorSource("w", (part,))], tmp_path / "second")
 
 
 def expert_sources(path: Path, rng) -> tuple[list[TensorSource], list[list[np.ndarray]]]:
@@ -134,7 +159,7 @@ def expert_sources(path: Path, rng) -> tuple[list[TensorSource], list[list[np.nd
         stacked([PartSource(p.role, p.codec, p.rows, p.cols, (blocks,)) for blocks in p.records])
         for p in parts
     ]
-    norm = array_part("norm", np.ones(wide, np.float32))
+    norm = vector_part("norm", np.ones(wide, np.float32))
     sources = [
         TensorSource("first", tuple(parts)),
         TensorSource("norm", (norm,)),
@@ -185,7 +210,7 @@ def test_the_header(tmp_path, rng):
 
 def test_the_digest_is_that_of_compact_sorted_json(tmp_path):
     path = tmp_path / "weights.bin"
-    source = TensorSource("norm\u00e9", (array_part("norm", np.ones(3, np.float32)),))
+    source = TensorSource("norm\u00e9", (vector_part("norm", np.ones(3, np.float32)),))
     tensors = pack_weights([source], path)
     xxh3 = xxhash.xxh3_64_hexdigest(path.read_bytes()[4096:4160])
     text = (
