@@ -48,6 +48,8 @@ def read_hyper(gguf: GgufFile) -> Hyper:
     meta = gguf.hyper
     refuse_other(meta, "attention.causal", True)
     refuse_other(meta, "expert_group_count", 0, 1)
+    refuse_other(meta, "attn_logit_softcapping", 0)
+    refuse_other(meta, "logit_scale", 0, 1)
     layers = count(meta, "block_count", MAX_LAYERS)
     hidden = count(meta, "embedding_length", MAX_WIDTH)
     heads = _per_layer(meta, "attention.head_count", layers, MAX_HEADS)
@@ -89,7 +91,7 @@ def count(meta: Metadata, key: str, most: int, *, default: int | None = None) ->
     return value
 
 
-def refuse_other(meta: Metadata, key: str, *values: int) -> None:
+def refuse_other(meta: Metadata, key: str, *values: float) -> None:
     """Raises a `ModelError` if a key that changes the arithmetic has another than these values."""
     if key in meta and meta[key] not in values:
         meta.fail(

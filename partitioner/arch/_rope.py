@@ -61,17 +61,20 @@ class Yarn:
         return scaled
 
 
-def rope(b: Builder, k_dim: int, style: str, *, truncate: bool = True) -> Rope:
+def rope(
+    b: Builder, k_dim: int, style: str, *, theta: float = 10000.0, truncate: bool = True
+) -> Rope:
     """Reads the file's rope keys (base, scaling, `rope_freqs`) and makes the table.
 
     Args:
         b: The model.
         k_dim: Width of a key head.
         style: ``neox`` or ``norm``.
+        theta: The base if the file states none.
         truncate: Whether yarn rounds the ends of its ramp.
     """
     meta = b.hyper
-    theta, dims = base(meta, "rope.freq_base"), rotary_dims(meta, k_dim)
+    theta, dims = base(meta, "rope.freq_base", theta), rotary_dims(meta, k_dim)
     freqs, scale = frequencies(theta, dims), 1.0
     kind, factor = _scaling(meta)
     if b.weights.has("rope_freqs.weight"):

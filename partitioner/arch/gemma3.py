@@ -31,7 +31,7 @@ GELU = Activation("gelu_tanh")
 def build(b: Builder) -> Model:
     """Builds the graph; windowed layers rotate with a base of their own and are never scaled."""
     hyper = read_hyper(b.gguf)
-    full, local = rope(b, hyper.k_dim, "neox"), _local_rope(b, hyper)
+    full, local = rope(b, hyper.k_dim, "neox", theta=1e6), _local_rope(b, hyper)
     window = count(b.hyper, "attention.sliding_window", MAX_CONTEXT)
     windowed = windowed_layers(b.hyper, hyper.layers, WINDOW_PERIOD)
     widths = feed_forward(b.hyper, hyper.layers)

@@ -22,7 +22,7 @@ from moesaic.partitioner.arch._hyper import (
     refuse_other,
     windowed_layers,
 )
-from moesaic.partitioner.arch._rope import rope
+from moesaic.partitioner.arch._rope import base, rope
 
 # Constants of the original model that no metadata key holds.
 ACTIVATION = Activation("swiglu_clamped", alpha=1.702, limit=7.0)
@@ -34,6 +34,7 @@ def build(b: Builder) -> Model:
     hyper = read_hyper(b.gguf)
     table = rope(b, hyper.k_dim, "neox", truncate=False)
     refuse_other(b.hyper, "expert_gating_func", 0, 3)
+    refuse_other(b.hyper, "rope.freq_base_swa", base(b.hyper, "rope.freq_base"))
     window = count(b.hyper, "attention.sliding_window", MAX_CONTEXT)
     windowed = windowed_layers(b.hyper, hyper.layers, WINDOW_PERIOD)
     experts = Mixture(

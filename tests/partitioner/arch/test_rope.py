@@ -78,6 +78,18 @@ def test_rope_freqs_divide(tmp_path):
     np.testing.assert_allclose(table(path) * divisors, table(source), rtol=1e-6)
 
 
+def test_gemma3_without_a_base_has_the_original_one(tmp_path):
+    path = edited(MODELS / "gemma3-f32.gguf", tmp_path / "x.gguf", {"gemma3.rope.freq_base": None})
+    found = table(path)
+    np.testing.assert_allclose(found, frequencies(1e6, 2 * len(found)), rtol=1e-6)
+
+
+def test_gpt_oss_may_state_its_base_twice(tmp_path):
+    source = MODELS / "gpt-oss-f32.gguf"
+    path = edited(source, tmp_path / "x.gguf", {"gpt-oss.rope.freq_base_swa": 150000.0})
+    np.testing.assert_array_equal(table(path), table(source))
+
+
 def test_gemma3_scales_only_full_layers(tmp_path):
     source = MODELS / "gemma3-f32.gguf"
     keys = {
