@@ -26,12 +26,19 @@ def partition(
         str | None, typer.Option(help="Bytes to use on CUDA devices, such as 8GiB.")
     ] = None,
     ram: Annotated[str | None, typer.Option(help="Bytes to use on the host.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of one sequence.")] = None,
-    sequences: Annotated[int | None, typer.Option(help="Sequences live at once.")] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Tokens of one step (the prefill chunk).")
+    context: Annotated[
+        int | None,
+        typer.Option(help="Tokens of one sequence; default what was trained, at most 8192."),
     ] = None,
-    kv_type: Annotated[str | None, typer.Option(help="KV cache type: f16 or f32.")] = None,
+    sequences: Annotated[
+        int | None, typer.Option(help="Sequences live at once; default 8.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Tokens of one step (the prefill chunk); default 512.")
+    ] = None,
+    kv_type: Annotated[
+        str | None, typer.Option(help="KV cache type: f16 (default) or f32.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan and report, write nothing.")
     ] = False,
