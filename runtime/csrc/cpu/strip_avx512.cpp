@@ -9,9 +9,13 @@
 namespace moesaic::cpu::avx512 {
 namespace {
 
-// Strips are fetched into the second-level cache at least so many bytes before they are used: far,
-// so that address translation and memory are done by then.
-constexpr int64_t kAhead = 24 << 10;
+// Few tokens are bound by reading the strips. So several strips are read side by side, a block of
+// each in turn, while the same blocks of the strips after them are fetched into the second-level
+// cache: address translation and memory have long been done when a block is used, and the accesses
+// spread over many pages, which this needs.
+constexpr int kMostTogether = 6;
+constexpr int64_t kTogetherBytes = 384 << 10;  // of the cache, and as much again is being fetched
+constexpr int kFewTokens = 4;
 
 inline void fetch(const uint8_t* p, int64_t bytes) {
 #pragma GCC unroll 8
@@ -73,45 +77,115 @@ inline void accumulate(__m512 scale, const Block<M>& x, const __m512i (&d)[M], _
   }
 }
 
-// One strip times one panel, while the codes of another strip are fetched. Sums stay far below
-// 2^24, so that they are exact as floats: at most 32 · 255 · 127 before and 32 · 128 · 127 after
-// the zero point is taken away.
+// acc[m] += column block b of a strip times that of a panel. Sums stay far below 2^24, so that they
+// are exact as floats: at most 32 · 255 · 127 before and 32 · 128 · 127 after the zero point is
+// taken away.
 template <class C, int M>
-void multiply_integer(const Planes& planes, int64_t blocks, const std::byte* panel, float* y,
-                      int64_t ld, __mmask16 rows, const uint8_t* ahead) {
-  __m512 acc[M];
+inline void multiply_block(const Planes& planes, int64_t b, Block<M> x, __m512 (&acc)[M]) {
+  const uint8_t* code = planes.code + C::kCodeBytes * b;
+  __m512i d[M];
 #pragma GCC unroll 12
-  for (int m = 0; m < M; ++m) acc[m] = _mm512_setzero_ps();
-  const uint8_t* code = planes.code;
-  Block<M> x{reinterpret_cast<const int32_t*>(panel)};
-  for (int64_t b = 0; b < blocks; ++b) {
-    fetch(ahead, C::kCodeBytes);
-    __m512i d[M];
+  for (int m = 0; m < M; ++m) d[m] = x.template start<C>(m);
+  if constexpr (C::kGroups == 1) {
+    dots<C, M, true, true>(code, x, d);
+    accumulate(C::scale(planes, b, 0), x, d, acc);
+  } else {
+    dots<C, M, true, false>(code, x, d);
+    accumulate(C::scale(planes, b, 0), x, d, acc);
+    asm("" : "+r"(code), "+r"(x.p));  // load again: values kept for the second half would spill
 #pragma GCC unroll 12
-    for (int m = 0; m < M; ++m) d[m] = x.template start<C>(m);
-    if constexpr (C::kGroups == 1) {
-      dots<C, M, true, true>(code, x, d);
-      accumulate(C::scale(planes, b, 0), x, d, acc);
-    } else {
-      dots<C, M, true, false>(code, x, d);
-      accumulate(C::scale(planes, b, 0), x, d, acc);
-      asm("" : "+r"(code), "+r"(x.p));  // load again: values kept for the second half would spill
-#pragma GCC unroll 12
-      for (int m = 0; m < M; ++m) d[m] = x.template start_second<C>(m);
-      dots<C, M, false, true>(code, x, d);
-      accumulate(C::scale(planes, b, 1), x, d, acc);
-    }
-    if constexpr (C::kMinimum) {
-      const __m512 minimum = C::minimum(planes, b);
-#pragma GCC unroll 12
-      for (int m = 0; m < M; ++m) acc[m] = _mm512_fnmadd_ps(minimum, x.sum(m), acc[m]);
-    }
-    code += C::kCodeBytes;
-    ahead += C::kCodeBytes;
-    x.p += 12 * M;
+    for (int m = 0; m < M; ++m) d[m] = x.template start_second<C>(m);
+    dots<C, M, false, true>(code, x, d);
+    accumulate(C::scale(planes, b, 1), x, d, acc);
   }
+  if constexpr (C::kMinimum) {
+    const __m512 minimum = C::minimum(planes, b);
 #pragma GCC unroll 12
-  for (int m = 0; m < M; ++m) _mm512_mask_storeu_ps(y + m * ld, rows, acc[m]);
+    for (int m = 0; m < M; ++m) acc[m] = _mm512_fnmadd_ps(minimum, x.sum(m), acc[m]);
+  }
+}
+
+inline Planes planes_of(const uint8_t* strip, const StripLayout& layout) {
+  return {strip, strip + layout.scales, strip + layout.supers};
+}
+
+inline __mmask16 rows_mask(int64_t rows) {
+  return static_cast<__mmask16>(rows >= 16 ? 0xffff : (1u << rows) - 1);
+}
+
+// Many tokens: one strip after the other, sums in registers.
+template <class C, int M>
+void multiply_many(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
+  const auto* strip = reinterpret_cast<const uint8_t*>(w.data);
+  for (int64_t row = 0; row < w.rows; row += 16, strip += w.layout.bytes) {
+    const Planes planes = planes_of(strip, w.layout);
+    const uint8_t* ahead = strip + w.layout.bytes;
+    if (row + 16 >= w.rows) ahead = reinterpret_cast<const uint8_t*>(w.next);
+    fetch(ahead + w.layout.scales, w.layout.bytes - w.layout.scales);
+    __m512 acc[M];
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) acc[m] = _mm512_setzero_ps();
+    Block<M> x{reinterpret_cast<const int32_t*>(panel)};
+    for (int64_t b = 0; b < w.cols / 32; ++b, x.p += 12 * M) {
+      fetch(ahead + b * C::kCodeBytes, C::kCodeBytes);
+      multiply_block<C, M>(planes, b, x, acc);
+    }
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) {
+      _mm512_mask_storeu_ps(y + m * ld + row, rows_mask(w.rows - row), acc[m]);
+    }
+  }
+}
+
+// Few tokens: `count` strips side by side, while those at `ahead` are fetched.
+template <class C, int M>
+void multiply_together(const uint8_t* strip, const StripLayout& layout, int64_t count, int64_t cols,
+                       const uint8_t* ahead, const std::byte* panel,
+                       __m512 (&acc)[kMostTogether][M]) {
+  for (int64_t s = 0; s < count; ++s) {
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) acc[s][m] = _mm512_setzero_ps();
+    fetch(ahead + s * layout.bytes + layout.scales, layout.bytes - layout.scales);
+  }
+  Block<M> x{reinterpret_cast<const int32_t*>(panel)};
+  for (int64_t b = 0; b < cols / 32; ++b, x.p += 12 * M) {
+    for (int64_t s = 0; s < count; ++s) {
+      fetch(ahead + s * layout.bytes + b * C::kCodeBytes, C::kCodeBytes);
+      multiply_block<C, M>(planes_of(strip + s * layout.bytes, layout), b, x, acc[s]);
+    }
+  }
+}
+
+template <class C, int M>
+void multiply_few(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
+  const auto* base = reinterpret_cast<const uint8_t*>(w.data);
+  const int64_t strips = (w.rows + 15) / 16, fitting = kTogetherBytes / w.layout.bytes;
+  const int64_t most = fitting < 1 ? 1 : fitting < kMostTogether ? fitting : kMostTogether;
+  const int64_t groups = (strips + most - 1) / most;
+  __m512 acc[kMostTogether][M];
+  for (int64_t g = 0; g < groups; ++g) {  // of nearly equal size
+    const int64_t first = g * strips / groups, count = (g + 1) * strips / groups - first;
+    const uint8_t* strip = base + first * w.layout.bytes;
+    const uint8_t* ahead = strip + count * w.layout.bytes;
+    if (g == groups - 1) ahead = reinterpret_cast<const uint8_t*>(w.next);
+    multiply_together<C, M>(strip, w.layout, count, w.cols, ahead, panel, acc);
+    for (int64_t s = 0; s < count; ++s) {
+      const int64_t at = 16 * (first + s);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) {
+        _mm512_mask_storeu_ps(y + m * ld + at, rows_mask(w.rows - at), acc[s][m]);
+      }
+    }
+  }
+}
+
+template <class C, int M>
+void integer_panel(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
+  if constexpr (M <= kFewTokens) {
+    multiply_few<C, M>(w, panel, y, ld);
+  } else {
+    multiply_many<C, M>(w, panel, y, ld);
+  }
 }
 
 // S strips times one panel, enough of them at once to hide the latency of fma.
@@ -139,24 +213,6 @@ void multiply_float(const uint8_t* strip, int64_t stride, int64_t cols, const st
     for (int m = 0; m < M; ++m) {
       _mm512_mask_storeu_ps(y + m * ld + 16 * s, s == S - 1 ? last_rows : 0xffff, acc[s][m]);
     }
-  }
-}
-
-inline __mmask16 rows_mask(int64_t rows) {
-  return static_cast<__mmask16>(rows >= 16 ? 0xffff : (1u << rows) - 1);
-}
-
-template <class C, int M>
-void integer_panel(const Strips& w, const std::byte* panel, float* y, int64_t ld) {
-  const auto* strip = reinterpret_cast<const uint8_t*>(w.data);
-  const int64_t stride = w.layout.bytes, lead = (kAhead + stride - 1) / stride * stride;
-  const uint8_t* end = strip + (w.rows + 15) / 16 * stride;
-  for (int64_t row = 0; row < w.rows; row += 16, strip += stride) {
-    const uint8_t* ahead = strip + lead;
-    if (ahead >= end) ahead = reinterpret_cast<const uint8_t*>(w.next) + (ahead - end);
-    fetch(ahead + w.layout.scales, stride - w.layout.scales);
-    const Planes planes{strip, strip + w.layout.scales, strip + w.layout.supers};
-    multiply_integer<C, M>(planes, w.cols / 32, panel, y + row, ld, rows_mask(w.rows - row), ahead);
   }
 }
 

@@ -5,7 +5,8 @@
 namespace moesaic::cpu {
 namespace {
 
-constexpr int64_t kItemBytes = 128 << 10;
+constexpr int64_t kItemBytes = 160 << 10;
+constexpr int64_t kItemStrips = 6;  // kernels read so many side by side: items hold multiples of it
 constexpr int64_t kInlineRows = 4;  // making the panels of so few is not worth waking the others
 constexpr int64_t kItemsPerThread = 4;
 
@@ -96,7 +97,8 @@ Strips strips_of(const StripMatrix& matrix, int64_t first, int64_t rows) {
 
 int64_t strips_per_item(const StripMatrix& matrix) {
   const int64_t bytes = strip_layout(matrix.codec, matrix.cols).bytes;
-  return std::clamp<int64_t>(kItemBytes / bytes, 1, 16);
+  const int64_t strips = std::clamp<int64_t>(kItemBytes / bytes, 1, 4 * kItemStrips);
+  return strips > kItemStrips ? strips / kItemStrips * kItemStrips : strips;
 }
 
 int64_t matmul_scratch(std::span<const MatmulJob> jobs, int64_t tokens) {
