@@ -9,19 +9,36 @@
 namespace moesaic::cpu::avx512 {
 namespace {
 
-// Few tokens are bound by reading the strips. So several strips are read side by side, a block of
-// each in turn, while the same blocks of the strips after them are fetched into the second-level
-// cache: address translation and memory have long been done when a block is used, and the accesses
-// spread over many pages, which this needs.
+// While strips are multiplied, those after them are fetched into the second-level cache. Before
+// that each of their pages is touched, all in a row: a walk of the page tables (in a virtual
+// machine some hundred cycles) holds everything up, but several walks go on at the same time.
+//
+// Few tokens are bound by this reading. So several strips are read side by side, a block of each in
+// turn, which spreads the accesses over more pages.
 constexpr int kMostTogether = 6;
 constexpr int64_t kTogetherBytes = 384 << 10;  // of the cache, and as much again is being fetched
 constexpr int kFewTokens = 4;
 
-inline void fetch(const uint8_t* p, int64_t bytes) {
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < bytes; i += 64) {
+constexpr int64_t kPage = 4096;
+
+inline void touch_pages(const uint8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += kPage) {
     _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
   }
+}
+
+template <int kStep = 64>
+inline void fetch(const uint8_t* p, int64_t bytes) {
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < bytes; i += kStep) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
+  }
+}
+
+// The codes of a column block. Of long runs every other line is enough: they come in pairs.
+template <class C>
+inline void fetch_block(const uint8_t* code) {
+  fetch<(C::kCodeBytes >= 512 ? 128 : 64)>(code, C::kCodeBytes);
 }
 
 // One column block of a panel of M tokens.
@@ -121,13 +138,14 @@ void multiply_many(const Strips& w, const std::byte* panel, float* y, int64_t ld
     const Planes planes = planes_of(strip, w.layout);
     const uint8_t* ahead = strip + w.layout.bytes;
     if (row + 16 >= w.rows) ahead = reinterpret_cast<const uint8_t*>(w.next);
+    touch_pages(ahead, w.layout.bytes);
     fetch(ahead + w.layout.scales, w.layout.bytes - w.layout.scales);
     __m512 acc[M];
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) acc[m] = _mm512_setzero_ps();
     Block<M> x{reinterpret_cast<const int32_t*>(panel)};
     for (int64_t b = 0; b < w.cols / 32; ++b, x.p += 12 * M) {
-      fetch(ahead + b * C::kCodeBytes, C::kCodeBytes);
+      fetch_block<C>(ahead + b * C::kCodeBytes);
       multiply_block<C, M>(planes, b, x, acc);
     }
 #pragma GCC unroll 12
@@ -142,6 +160,7 @@ template <class C, int M>
 void multiply_together(const uint8_t* strip, const StripLayout& layout, int64_t count, int64_t cols,
                        const uint8_t* ahead, const std::byte* panel,
                        __m512 (&acc)[kMostTogether][M]) {
+  touch_pages(ahead, count * layout.bytes);
   for (int64_t s = 0; s < count; ++s) {
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) acc[s][m] = _mm512_setzero_ps();
@@ -150,7 +169,7 @@ void multiply_together(const uint8_t* strip, const StripLayout& layout, int64_t 
   Block<M> x{reinterpret_cast<const int32_t*>(panel)};
   for (int64_t b = 0; b < cols / 32; ++b, x.p += 12 * M) {
     for (int64_t s = 0; s < count; ++s) {
-      fetch(ahead + s * layout.bytes + b * C::kCodeBytes, C::kCodeBytes);
+      fetch_block<C>(ahead + s * layout.bytes + b * C::kCodeBytes);
       multiply_block<C, M>(planes_of(strip + s * layout.bytes, layout), b, x, acc[s]);
     }
   }
@@ -223,6 +242,7 @@ void float_panel(const Strips& w, const std::byte* panel, float* y, int64_t ld) 
   const int64_t stride = w.layout.bytes;
   int64_t row = 0;
   for (; row + 16 * (kTogether - 1) < w.rows; row += 16 * kTogether, strip += kTogether * stride) {
+    touch_pages(strip + kTogether * stride, kTogether * stride);
     multiply_float<C, M, kTogether>(strip, stride, w.cols, panel, y + row, ld,
                                     rows_mask(w.rows - row - 16 * (kTogether - 1)));
   }
