@@ -3,8 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,7 +23,6 @@ def meaning(path):
 
 def test_the_committed_stub_is_that_of_the_module(tmp_path):
     """If not: run this command with ``-o runtime/_native.pyi``, then ruff's fixes and format."""
-    pytest.importorskip("nanobind")
     patterns = ROOT / "runtime" / "csrc" / "bindings" / "native.pat"
     made = tmp_path / "_native.pyi"
     command = [
