@@ -35,12 +35,6 @@ inline void fetch(const uint8_t* p, int64_t bytes) {
   }
 }
 
-// The codes of a column block. Of long runs every other line is enough: they come in pairs.
-template <class C>
-inline void fetch_block(const uint8_t* code) {
-  fetch<(C::kCodeBytes >= 512 ? 128 : 64)>(code, C::kCodeBytes);
-}
-
 // One column block of a panel of M tokens.
 template <int M>
 struct Block {
@@ -145,7 +139,7 @@ void multiply_many(const Strips& w, const std::byte* panel, float* y, int64_t ld
     for (int m = 0; m < M; ++m) acc[m] = _mm512_setzero_ps();
     Block<M> x{reinterpret_cast<const int32_t*>(panel)};
     for (int64_t b = 0; b < w.cols / 32; ++b, x.p += 12 * M) {
-      fetch_block<C>(ahead + b * C::kCodeBytes);
+      fetch(ahead + b * C::kCodeBytes, C::kCodeBytes);
       multiply_block<C, M>(planes, b, x, acc);
     }
 #pragma GCC unroll 12
@@ -160,6 +154,7 @@ template <class C, int M>
 void multiply_together(const uint8_t* strip, const StripLayout& layout, int64_t count, int64_t cols,
                        const uint8_t* ahead, const std::byte* panel,
                        __m512 (&acc)[kMostTogether][M]) {
+  constexpr int kStep = C::kCodeBytes < 512 ? 64 : 128;  // long runs bring the lines between along
   touch_pages(ahead, count * layout.bytes);
   for (int64_t s = 0; s < count; ++s) {
 #pragma GCC unroll 4
@@ -169,7 +164,7 @@ void multiply_together(const uint8_t* strip, const StripLayout& layout, int64_t 
   Block<M> x{reinterpret_cast<const int32_t*>(panel)};
   for (int64_t b = 0; b < cols / 32; ++b, x.p += 12 * M) {
     for (int64_t s = 0; s < count; ++s) {
-      fetch_block<C>(ahead + s * layout.bytes + b * C::kCodeBytes);
+      fetch<kStep>(ahead + s * layout.bytes + b * C::kCodeBytes, C::kCodeBytes);
       multiply_block<C, M>(planes_of(strip + s * layout.bytes, layout), b, x, acc[s]);
     }
   }
