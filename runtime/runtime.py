@@ -66,7 +66,7 @@ class Runtime:
         self.defaults = SamplingParams.from_generation_config(self.tokenizer.generation_config)
         executor = _native.Executor(
             loaded.program,
-            str(path / "weights.bin"),
+            str(loaded.weights),
             threads=_limit("threads", threads),
             context=_limit("context", context),
             sequences=_limit("sequences", sequences),

@@ -155,7 +155,11 @@ class Scheduler:
         for request, chunk in batch:
             request.advance(len(chunk))
         for row, i in enumerate(ready):
-            batch[i][0].accept(logits[row])
+            request = batch[i][0]
+            try:
+                request.accept(logits[row])
+            except RequestError as error:  # of its own sampling: the others go on
+                request.fail(error)
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)

@@ -94,6 +94,18 @@ def test_threads_share_a_runtime(rt):
     assert [got[prompt] for prompt in prompts] == expected
 
 
+@pytest.mark.parametrize("bias", [{10**6: 1.0}, None])
+def test_a_request_that_cannot_be_sampled_fails_alone(rt, bias):
+    bias = bias or dict.fromkeys(range(rt.plan.model.vocab_size), -1e40)  # nothing is left
+    expected = rt.generate("ab", max_tokens=6, **GREEDY).text
+    stream = rt.stream("ab", max_tokens=6, **GREEDY)
+    texts = [next(stream).text]
+    with pytest.raises(RequestError):
+        rt.generate("zz", max_tokens=6, temperature=1, logit_bias=bias)
+    texts += [piece.text for piece in stream]
+    assert "".join(texts) == expected
+
+
 def test_the_seed_fixes_the_choices(rt):
     def reply(seed):
         return rt.generate("ab", max_tokens=12, temperature=1.5, seed=seed, ignore_eos=True).tokens
