@@ -142,9 +142,8 @@ def _write(
     tokenizer: TokenizerFiles = convert_tokenizer(gguf.metadata)
     graph, digest = encode_graph(built.graph)
     plan = msgspec.structs.replace(plan, model_sha256=digest)
-    tokenizer_bytes = len(msgspec.json.encode(tokenizer.tokenizer_json))
-    sizes = weights_bytes(built.tensors), len(graph), len(encode_plan(plan)), tokenizer_bytes
-    require_space(target, sum(sizes) + _SLACK_BYTES)
+    texts = len(graph), len(encode_plan(plan)), len(tokenizer.tokenizer_text.encode())
+    require_space(target, weights_bytes(built.tensors) + sum(texts) + _SLACK_BYTES)
     with new_directory(target, force=force) as folder:
         plan = with_tensors(plan, pack_weights(built.sources, folder / WEIGHTS_FILE, progress))
         with writing(target):

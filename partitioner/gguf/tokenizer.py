@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _SAMPLING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TokenizerFiles:
     """The tokenizer's share of a plan directory.
 
@@ -39,10 +40,14 @@ class TokenizerFiles:
     chat_template: str | None
     generation_config: dict[str, Any]
 
+    @cached_property
+    def tokenizer_text(self) -> str:
+        """Text of `tokenizer.json`, made once: large vocabularies take a second."""
+        return json.dumps(self.tokenizer_json, ensure_ascii=False, separators=(",", ":"))
+
     def write(self, folder: Path) -> None:
         """Writes the files into an existing folder."""
-        text = json.dumps(self.tokenizer_json, ensure_ascii=False, separators=(",", ":"))
-        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self.tokenizer_text, encoding="utf-8")
         for name in ("tokenizer_config", "generation_config"):
             text = json.dumps(getattr(self, name), ensure_ascii=False, indent=2) + "\n"
             (folder / f"{name}.json").write_text(text, encoding="utf-8")
@@ -78,14 +83,14 @@ def convert_tokenizer(metadata: Metadata) -> TokenizerFiles:
         )
     bos = metadata.bool("tokenizer.ggml.add_bos_token", pre.add_bos) and "bos" in vocab.roles
     eos = metadata.bool("tokenizer.ggml.add_eos_token", False) and "eos" in vocab.roles
-    tokenizer = assemble(parts, vocab, bos, eos)
-    _check(metadata, tokenizer, vocab)
-    return TokenizerFiles(
-        tokenizer,
+    files = TokenizerFiles(
+        assemble(parts, vocab, bos, eos),
         _config(metadata, vocab, bos, eos),
         metadata.str("tokenizer.chat_template", None),
         _generation(metadata, vocab),
     )
+    _check(metadata, files)
+    return files
 
 
 def _escaped(vocab: Vocabulary) -> Vocabulary:
@@ -99,16 +104,16 @@ def _escaped(vocab: Vocabulary) -> Vocabulary:
     return replace(vocab, tokens=tokens)
 
 
-def _check(metadata: Metadata, tokenizer: dict[str, Any], vocab: Vocabulary) -> None:
+def _check(metadata: Metadata, files: TokenizerFiles) -> None:
     """Loads what will be written: added tokens must get the ids they have in the file."""
     try:
-        loaded = Tokenizer.from_str(json.dumps(tokenizer))
+        loaded = Tokenizer.from_str(files.tokenizer_text)
     except Exception as error:  # the library raises nothing narrower
         raise ModelError(
             f"{metadata.path}: tokenizer.ggml: cannot be expressed as tokenizer.json: {error}",
             hint="the vocabulary, the merges or the special tokens contradict each other",
         ) from error
-    for token in tokenizer["added_tokens"]:
+    for token in files.tokenizer_json["added_tokens"]:
         if loaded.token_to_id(token["content"]) != token["id"]:
             metadata.fail(
                 "tokenizer.ggml.tokens", f"token {token['id']}, {token['content'][:80]!r}, moved"
