@@ -42,8 +42,6 @@ cpu::Isa parse_isa(const std::string& name) {
   fail("this machine has no instruction set " + name);
 }
 
-int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 Attrs::Value attribute(nb::handle value) {
   if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value);
   if (nb::isinstance<nb::int_>(value)) return nb::cast<int64_t>(value);

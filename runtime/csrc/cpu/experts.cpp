@@ -11,7 +11,6 @@ namespace {
 constexpr int64_t kInlineRows = 4;    // rows that are prepared and added up by the caller alone
 constexpr int64_t kMostHidden = 256;  // hidden columns a work item computes at a time
 
-int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 bool is_float(const StripMatrix& matrix) { return codec_info(matrix.codec).is_float(); }
 
 // Scratch, carved into what the phases hand to each other. A *place* is a slot's position once
@@ -26,8 +25,8 @@ struct Workspace {
     const int64_t cols = sample.gate.cols;
     const bool floats = is_float(sample.gate) || is_float(sample.up);
     const bool integers = !is_float(sample.gate) || !is_float(sample.up);
-    if (integers) quantised = take(slots, activation_bytes(Codec::kU8F16, cols));
-    if (floats) interleaved = take(slots, activation_bytes(Codec::kF32, cols));
+    if (integers) x.quantised = take(slots, activation_bytes(Codec::kU8F16, cols));
+    if (floats) x.interleaved = take(slots, activation_bytes(Codec::kF32, cols));
     hidden = take(slots, activation_bytes(sample.down.codec, sample.down.cols));
     out = reinterpret_cast<float*>(take(slots, 4 * sample.down.rows));
     slot_at = reinterpret_cast<int32_t*>(take(slots, 8));
@@ -37,14 +36,13 @@ struct Workspace {
   }
 
   int64_t bytes = 0;
-  std::byte* quantised = nullptr;    // x of each place for integer codecs; null if there are none
-  std::byte* interleaved = nullptr;  // and for float ones
-  std::byte* hidden = nullptr;       // act(gate) · up of each place
-  float* out = nullptr;              // down of each place, [places, D]
-  int32_t* slot_at = nullptr;        // by place
-  int32_t* place_of = nullptr;       // by slot; -1 for experts that are not owned
-  int32_t* end = nullptr;            // by expert: one past its last place
-  int32_t* active = nullptr;         // experts that have places
+  PanelInputs x;                // of each place
+  std::byte* hidden = nullptr;  // act(gate) · up of each place
+  float* out = nullptr;         // down of each place, [places, D]
+  int32_t* slot_at = nullptr;   // by place
+  int32_t* place_of = nullptr;  // by slot; -1 for experts that are not owned
+  int32_t* end = nullptr;       // by expert: one past its last place
+  int32_t* active = nullptr;    // experts that have places
 };
 
 class Run {
@@ -109,37 +107,19 @@ class Run {
       const int e = work_.active[a];
       const Panels all = panels(e);
       for (int64_t p = 0; p < all.count; ++p) {
-        const int64_t place = begin(e) + all.begin(p), at = x_place(place);
+        const int64_t place = begin(e) + all.begin(p);
         const int tokens = all.tokens(p);
         const float* rows[kPanelTokens];
         for (int t = 0; t < tokens; ++t) {
           rows[t] = x + work_.slot_at[place + t] / shape_.used * cols;
         }
-        if (work_.quantised) {
-          kernels_.quantise(rows, tokens, cols,
-                            work_.quantised + at * activation_bytes(Codec::kU8F16, cols));
-        }
-        if (work_.interleaved) {
-          kernels_.interleave(rows, tokens, cols,
-                              work_.interleaved + at * activation_bytes(Codec::kF32, cols));
-        }
+        work_.x.make(kernels_, rows, tokens, cols, x_place(place));
       }
     });
   }
 
   const std::byte* x_panel(Codec codec, int64_t place) const {
-    const std::byte* base = codec_info(codec).is_float() ? work_.interleaved : work_.quantised;
-    return base + x_place(place) * activation_bytes(codec, sample_.gate.cols);
-  }
-
-  // out[t][r] = the strips times a panel, plus bias.
-  void multiply(Codec codec, const Strips& strips, const float* bias, const std::byte* panel,
-                int tokens, float* out, int64_t ld) const {
-    kernels_.multiply[static_cast<int>(codec)](strips, panel, tokens, out, ld);
-    if (!bias) return;
-    for (int t = 0; t < tokens; ++t) {
-      for (int64_t r = 0; r < strips.rows; ++r) out[t * ld + r] += bias[r];
-    }
+    return work_.x.panel(codec, sample_.gate.cols, x_place(place));
   }
 
   static const float* bias_at(const float* bias, int64_t row) {
@@ -175,10 +155,10 @@ class Run {
     for (int64_t p = 0; p < all.count; ++p) {
       const int64_t place = begin(e) + all.begin(p);
       const int tokens = all.tokens(p);
-      multiply(expert.gate.codec, gate_strips, bias_at(expert.gate_bias, first),
-               x_panel(expert.gate.codec, place), tokens, gate, width);
-      multiply(expert.up.codec, up_strips, bias_at(expert.up_bias, first),
-               x_panel(expert.up.codec, place), tokens, up, width);
+      multiply_panel(kernels_, expert.gate.codec, gate_strips, bias_at(expert.gate_bias, first),
+                     x_panel(expert.gate.codec, place), tokens, gate, width);
+      multiply_panel(kernels_, expert.up.codec, up_strips, bias_at(expert.up_bias, first),
+                     x_panel(expert.up.codec, place), tokens, up, width);
       kernels_.gated_activation(shape_.activation, shape_.alpha, shape_.limit, gate, up, gate,
                                 tokens * width);
       const float* rows[kPanelTokens];
@@ -206,8 +186,8 @@ class Run {
       const Panels all = panels(e);
       for (int64_t p = 0; p < all.count; ++p) {
         const int64_t place = begin(e) + all.begin(p);
-        multiply(expert.down.codec, strips, bias_at(expert.down_bias, first), hidden_panel(place),
-                 all.tokens(p), work_.out + place * rows + first, rows);
+        multiply_panel(kernels_, expert.down.codec, strips, bias_at(expert.down_bias, first),
+                       hidden_panel(place), all.tokens(p), work_.out + place * rows + first, rows);
       }
     });
   }

@@ -10,8 +10,6 @@ constexpr int64_t kItemStrips = 6;  // kernels read so many side by side: items 
 constexpr int64_t kInlineRows = 4;  // making the panels of so few is not worth waking the others
 constexpr int64_t kItemsPerThread = 4;
 
-int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 bool is_float(const MatmulJob& job) { return codec_info(job.matrix.codec).is_float(); }
 
 int64_t region_bytes(std::span<const MatmulJob> jobs, int64_t tokens, bool floats) {
@@ -21,39 +19,6 @@ int64_t region_bytes(std::span<const MatmulJob> jobs, int64_t tokens, bool float
     }
   }
   return 0;
-}
-
-// The panels of both kinds that the jobs need; null when none does.
-struct Inputs {
-  std::byte* quantised;
-  std::byte* floats;
-
-  const std::byte* of(Codec codec, int64_t cols, int64_t row) const {
-    return (codec_info(codec).is_float() ? floats : quantised) +
-           row * activation_bytes(codec, cols);
-  }
-};
-
-void pack(const StripKernels& kernels, const Inputs& inputs, const float* x, int64_t ld_x,
-          int64_t cols, int64_t first, int tokens) {
-  const float* rows[kPanelTokens];
-  for (int t = 0; t < tokens; ++t) rows[t] = x + (first + t) * ld_x;
-  if (inputs.quantised) {
-    kernels.quantise(rows, tokens, cols,
-                     inputs.quantised + first * activation_bytes(Codec::kU8F16, cols));
-  }
-  if (inputs.floats) {
-    kernels.interleave(rows, tokens, cols,
-                       inputs.floats + first * activation_bytes(Codec::kF32, cols));
-  }
-}
-
-void add_bias(const MatmulJob& job, int64_t row, int64_t rows, int64_t token, int tokens) {
-  if (!job.bias) return;
-  for (int64_t t = token; t < token + tokens; ++t) {
-    float* y = job.y + t * job.ld;
-    for (int64_t r = row; r < row + rows; ++r) y[r] += job.bias[r];
-  }
 }
 
 // One item: some strips of a job and some panels.
@@ -71,23 +36,47 @@ Cut cut(const MatmulJob& job, int64_t panels, int64_t threads) {
 }
 
 void run_item(const StripKernels& kernels, const MatmulJob& job, const Cut& cut, int64_t item,
-              const Panels& panels, const Inputs& inputs) {
+              const Panels& panels, const PanelInputs& inputs) {
   const int64_t per_item = strips_per_item(job.matrix);
   const int64_t row = item % cut.strip_items * per_item * kStripRows;
   const int64_t rows = std::min(per_item * kStripRows, job.matrix.rows - row);
   const Strips strips = strips_of(job.matrix, row, rows);
+  const float* bias = job.bias ? job.bias + row : nullptr;
   const int64_t part = item / cut.strip_items;
   const int64_t last = (part + 1) * panels.count / cut.panel_items;
   for (int64_t p = part * panels.count / cut.panel_items; p < last; ++p) {
     const int64_t token = panels.begin(p);
-    kernels.multiply[static_cast<int>(job.matrix.codec)](
-        strips, inputs.of(job.matrix.codec, job.matrix.cols, token), panels.tokens(p),
-        job.y + token * job.ld + row, job.ld);
-    add_bias(job, row, rows, token, panels.tokens(p));
+    multiply_panel(kernels, job.matrix.codec, strips, bias,
+                   inputs.panel(job.matrix.codec, job.matrix.cols, token), panels.tokens(p),
+                   job.y + token * job.ld + row, job.ld);
   }
 }
 
 }  // namespace
+
+void PanelInputs::make(const StripKernels& kernels, const float* const* rows, int tokens,
+                       int64_t cols, int64_t at) const {
+  if (quantised) {
+    kernels.quantise(rows, tokens, cols, quantised + at * activation_bytes(Codec::kU8F16, cols));
+  }
+  if (interleaved) {
+    kernels.interleave(rows, tokens, cols, interleaved + at * activation_bytes(Codec::kF32, cols));
+  }
+}
+
+const std::byte* PanelInputs::panel(Codec codec, int64_t cols, int64_t at) const {
+  return (codec_info(codec).is_float() ? interleaved : quantised) +
+         at * activation_bytes(codec, cols);
+}
+
+void multiply_panel(const StripKernels& kernels, Codec codec, const Strips& strips,
+                    const float* bias, const std::byte* panel, int tokens, float* out, int64_t ld) {
+  kernels.multiply[static_cast<int>(codec)](strips, panel, tokens, out, ld);
+  if (!bias) return;
+  for (int t = 0; t < tokens; ++t) {
+    for (int64_t r = 0; r < strips.rows; ++r) out[t * ld + r] += bias[r];
+  }
+}
 
 Strips strips_of(const StripMatrix& matrix, int64_t first, int64_t rows) {
   const StripLayout layout = strip_layout(matrix.codec, matrix.cols);
@@ -110,11 +99,13 @@ void matmul(const StripKernels& kernels, ThreadPool& pool, std::span<const Matmu
   if (tokens == 0 || jobs.empty()) return;
   const int64_t cols = jobs[0].matrix.cols;
   const int64_t quantised = region_bytes(jobs, tokens, false);
-  const Inputs inputs{quantised ? scratch : nullptr,
-                      region_bytes(jobs, tokens, true) ? scratch + quantised : nullptr};
+  const PanelInputs inputs{quantised ? scratch : nullptr,
+                           region_bytes(jobs, tokens, true) ? scratch + quantised : nullptr};
   const Panels panels(tokens, largest_panel);
   const auto make_panel = [&](int64_t p) {
-    pack(kernels, inputs, x, ld_x, cols, panels.begin(p), panels.tokens(p));
+    const float* rows[kPanelTokens];
+    for (int t = 0; t < panels.tokens(p); ++t) rows[t] = x + (panels.begin(p) + t) * ld_x;
+    inputs.make(kernels, rows, panels.tokens(p), cols, panels.begin(p));
   };
   if (tokens <= kInlineRows) {
     for (int64_t p = 0; p < panels.count; ++p) make_panel(p);

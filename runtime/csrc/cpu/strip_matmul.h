@@ -21,6 +21,22 @@ struct Panels {
   int64_t count;
 };
 
+// Activations as panels, in both forms that matrices read; null where no matrix reads that form.
+// A panel lies where the first of its rows does.
+struct PanelInputs {
+  std::byte* quantised = nullptr;    // for integer codecs
+  std::byte* interleaved = nullptr;  // for float codecs
+
+  // Makes the panel of `tokens` rows of `cols` activations at row `at`.
+  void make(const StripKernels& kernels, const float* const* rows, int tokens, int64_t cols,
+            int64_t at) const;
+  const std::byte* panel(Codec codec, int64_t cols, int64_t at) const;
+};
+
+// out[t * ld + r] = strips[r] · panel[t] + bias[r]; bias may be null.
+void multiply_panel(const StripKernels& kernels, Codec codec, const Strips& strips,
+                    const float* bias, const std::byte* panel, int tokens, float* out, int64_t ld);
+
 // Rows [first, first + rows) of a matrix, first a multiple of 16; the rows after them come next.
 Strips strips_of(const StripMatrix& matrix, int64_t first, int64_t rows);
 

@@ -17,8 +17,6 @@ constexpr std::array<CodecInfo, kCodecs> kTable = {{
     {Codec::kU6Super, "u6_super", 384, 32, 32},
 }};
 
-constexpr int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 }  // namespace
 
 const CodecInfo& codec_info(Codec codec) { return kTable[static_cast<size_t>(codec)]; }

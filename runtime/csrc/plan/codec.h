@@ -12,6 +12,9 @@ inline constexpr int64_t kStripRows = 16;
 inline constexpr int64_t kColumnBlock = 32;
 inline constexpr int64_t kSuperBlock = 256;
 
+// Planes, parts and scratch regions start on multiples of 64 bytes.
+constexpr int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
 enum class Codec : uint8_t {
   kF32,
   kF16,
