@@ -66,10 +66,11 @@ class Mixture:
         experts: Experts of the layer.
         used: Experts that a token uses.
         width: Inner width of an expert.
-        gating: ``softmax`` or ``softmax_selected``.
+        gating: ``softmax``, ``softmax_selected`` or ``sparsemixer``.
         renormalise: Whether the weights of the chosen are divided by their sum.
         bias: Whether router and experts have biases.
         scale: Factor on the weights.
+        eps: Half the relative distance within which sparsemixer sees a close race.
         activation: The activation of the experts.
     """
 
@@ -80,6 +81,7 @@ class Mixture:
     renormalise: bool
     bias: Bias = "none"
     scale: float = 1.0
+    eps: float = 0.0
     activation: Activation = SILU
 
 
@@ -197,6 +199,7 @@ def mixture(b: Builder, layer: int, x: ir.Value, spec: Mixture) -> ir.Value:
         experts=spec.experts,
         used=spec.used,
         gating=spec.gating,
+        eps=spec.eps,
         renormalise=spec.renormalise,
         scale=float(spec.scale),
     )

@@ -132,6 +132,16 @@ _TABLE = (
         program=Program(inputs=("x",), attributes=("eps", "groups")),
     ),
     Operator(
+        "LayerNorm",
+        "(x - mean(x)) / sqrt(var(x) + eps) · weight + bias over the last axis.",
+        inputs=("x",),
+        weights=("weight", "bias?"),
+        attributes={"eps": float},
+        infer=_like("x"),
+        work=_elementwise("x", flops=8),
+        program=Program(inputs=("x",), attributes=("eps",)),
+    ),
+    Operator(
         "Linear",
         "x · weightᵀ + bias, for a weight of `rows` outputs and `cols` inputs.",
         inputs=("x",),
@@ -193,7 +203,9 @@ _TABLE = (
         "Route",
         "The `used` experts of each token, best first, and their weights. Gating softmax takes the "
         "largest probabilities over all experts, softmax_selected the softmax over the largest "
-        "logits; `bias` takes part in the choice only; renormalise divides by the chosen's sum.",
+        "logits; `bias` takes part in the choice only; renormalise divides by the chosen's sum. "
+        "Sparsemixer picks twice the largest logit of those left, each weighed by the softmax over "
+        "the logits left whose relative distance from it is at most 2 · eps.",
         inputs=("logits",),
         weights=("bias?",),
         outputs=("ids", "weights"),
@@ -201,6 +213,7 @@ _TABLE = (
             "experts": int,
             "used": int,
             "gating": str,
+            "eps": float,
             "renormalise": bool,
             "scale": float,
         },
@@ -209,7 +222,7 @@ _TABLE = (
         program=Program(
             inputs=("logits",),
             outputs=("ids", "weights"),
-            attributes=("experts", "used", "gating", "renormalise", "scale"),
+            attributes=("experts", "used", "gating", "eps", "renormalise", "scale"),
         ),
     ),
     Operator(

@@ -222,7 +222,7 @@ def _moe(e: _Emitter, device: str, layer: int, x: str, split: bool) -> str:
     route = {"experts": EXPERTS, "used": USED}
     e.step(
         "Route", device, f"{node}/route", [router], [ids, scores], [None],
-        gating="softmax", renormalise=True, scale=1.0, **route,
+        gating="softmax", eps=0.0, renormalise=True, scale=1.0, **route,
     )  # fmt: skip
     stack = e.tensor(
         f"blk.{layer}.experts",

@@ -66,6 +66,52 @@ def test_rms_norm_sums_long_rows_accurately():
     np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
+# LayerNorm
+
+
+def layer_norm(x, weight, bias, eps):
+    x = x.astype(np.float64)
+    centred = x - x.mean(axis=1, keepdims=True)
+    y = centred / np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + eps) * weight
+    return y if bias is None else y + bias
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("width", [*WIDTHS, 63, 65, 4096])
+@pytest.mark.parametrize("biased", [True, False])
+def test_layer_norm(rows, width, biased):
+    weight, bias = normal(width, seed=1), normal(width, seed=2) if biased else None
+    x = normal(rows, width) * np.exp2(np.arange(rows)[:, None] % 20 - 10).astype(np.float32)
+    x += normal(rows, 1, seed=3)  # means of all sizes
+
+    def call(inputs, **options):
+        weights = [vector(weight), vector(bias)]
+        return run("LayerNorm", {"eps": 1e-5}, inputs, [width], weights, **options)
+
+    (y,) = same_everywhere(call, [x])
+    np.testing.assert_array_equal(call([x], in_place=True)[0], y)
+    expected = layer_norm(x, weight, bias, 1e-5)
+    # Rounding the mean moves every value by some of its ulps, which eps keeps from growing further.
+    spread = np.sqrt(x.astype(np.float64).var(axis=1) + 1e-5)
+    moved = 1 + np.abs(x).max(axis=1) / spread
+    error = np.abs(y - expected).max(axis=1)
+    assert (error <= 5e-7 * moved * (np.abs(weight).max() * 4 + 4)).all()
+
+
+def test_layer_norm_of_a_large_mean_keeps_its_digits():
+    x = normal(6, 4096) + 1000.0
+    (y,) = run("LayerNorm", {"eps": 1e-5}, [x], [4096], [vector(np.ones(4096)), None])
+    np.testing.assert_allclose(y, layer_norm(x, 1.0, None, 1e-5), atol=1.5e-4)
+    assert np.abs(y.mean(axis=1)).max() < 1e-4
+
+
+def test_layer_norm_of_equal_values_is_the_bias():
+    x = np.repeat(np.array([[0.0], [3.5], [-7.25], [1e30]], np.float32), 50, axis=1)
+    bias = normal(50)
+    (y,) = run("LayerNorm", {"eps": 1e-5}, [x], [50], [vector(normal(50, seed=1)), vector(bias)])
+    np.testing.assert_array_equal(y[:3], np.tile(bias, (3, 1)))
+
+
 # Rope
 
 
@@ -149,7 +195,7 @@ def choose(keys, used):
     return np.lexsort((np.broadcast_to(np.arange(keys.shape[1]), keys.shape), -keys))[:, :used]
 
 
-def routed(logits, bias, *, experts, used, gating, renormalise, scale):
+def routed(logits, bias, *, experts, used, gating, eps, renormalise, scale):
     z = logits.astype(np.float64)
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -177,7 +223,13 @@ def route(inputs, attrs, bias=None, **options):
     ("experts", "used"), [(1, 1), (8, 2), (32, 4), (37, 37), (128, 8), (500, 6)]
 )
 def test_route(gating, renormalise, biased, experts, used):
-    attrs = {"experts": experts, "used": used, "gating": gating, "renormalise": renormalise}
+    attrs = {
+        "experts": experts,
+        "used": used,
+        "gating": gating,
+        "eps": 0.0,
+        "renormalise": renormalise,
+    }
     attrs["scale"] = 2.5
     logits = normal(90, experts, spread=3.0)
     bias = normal(experts, seed=4) * 0.1 if biased else None
@@ -189,7 +241,14 @@ def test_route(gating, renormalise, biased, experts, used):
 
 @pytest.mark.parametrize("gating", ["softmax", "softmax_selected"])
 def test_route_gives_ties_to_the_lowest_index(gating):
-    attrs = {"experts": 40, "used": 6, "gating": gating, "renormalise": True, "scale": 1.0}
+    attrs = {
+        "experts": 40,
+        "used": 6,
+        "gating": gating,
+        "eps": 0.0,
+        "renormalise": True,
+        "scale": 1.0,
+    }
     logits = np.round(normal(200, 40))
     logits[0] = 0.0
     ids, _ = route([logits], attrs)
@@ -200,7 +259,14 @@ def test_route_gives_ties_to_the_lowest_index(gating):
 @pytest.mark.parametrize("gating", ["softmax", "softmax_selected"])
 @pytest.mark.parametrize("biased", [True, False])
 def test_route_stays_in_range_whatever_the_logits_are(gating, biased):
-    attrs = {"experts": 24, "used": 5, "gating": gating, "renormalise": True, "scale": 1.0}
+    attrs = {
+        "experts": 24,
+        "used": 5,
+        "gating": gating,
+        "eps": 0.0,
+        "renormalise": True,
+        "scale": 1.0,
+    }
     rng = np.random.default_rng(3)
     bias = normal(24) if biased else None
     logits = normal(300, 24)
@@ -215,11 +281,117 @@ def test_route_stays_in_range_whatever_the_logits_are(gating, biased):
 
 
 def test_route_prefers_numbers_to_nan():
-    attrs = {"experts": 24, "used": 5, "gating": "softmax_selected", "renormalise": True}
+    attrs = {
+        "experts": 24,
+        "used": 5,
+        "gating": "softmax_selected",
+        "eps": 0.0,
+        "renormalise": True,
+    }
     logits = np.where(np.random.default_rng(8).random((200, 24)) < 0.6, np.nan, normal(200, 24))
     logits[:, :2] = np.nan
     ids, _ = route([logits], attrs | {"scale": 1.0})
     np.testing.assert_array_equal(ids, choose(np.nan_to_num(logits, nan=-np.inf), 5))
+
+
+SPARSEMIXER = {"used": 2, "gating": "sparsemixer", "eps": 0.01, "renormalise": False, "scale": 1.0}
+
+
+def sparsemixed(logits):
+    """Two picks as transformers makes them: who is in the race in float32, weights in float64."""
+    rows, ids, weights = np.arange(len(logits)), [], []
+    left = logits.copy()
+    for _ in range(2):
+        pick = left.argmax(axis=1)
+        top = left[rows, pick][:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = (top - logits) / np.maximum(np.abs(logits), top) > np.float32(0.02)
+        z = np.where(far, -np.inf, left.astype(np.float64))
+        p = np.exp(z - top)
+        ids.append(pick)
+        weights.append(p[rows, pick] / p.sum(axis=1))
+        left[rows, pick] = -np.inf
+    return np.stack(ids, axis=1), np.stack(weights, axis=1)
+
+
+@pytest.mark.parametrize("experts", [2, 3, 8, 16, 17, 37, 500])
+@pytest.mark.parametrize("spread", [0.001, 1.0, 30.0])
+@pytest.mark.parametrize("mean", [0.0, 4.0, -4.0])
+def test_sparsemixer(experts, spread, mean):
+    attrs = SPARSEMIXER | {"experts": experts}
+    logits = normal(200, experts, seed=experts, spread=spread) + np.float32(mean)
+    ids, weights = same_everywhere(lambda x, **o: route(x, attrs, **o), [logits])
+    expected_ids, expected = sparsemixed(logits)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_allclose(weights, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("logits", "ids", "weights"),
+    [
+        ([4.0, 1.0, 2.0, 3.0], [0, 3], [1.0, 1.0]),  # nobody within 2 %
+        ([1.0, 1.0, 0.0, 0.0], [0, 1], [0.5, 1.0]),  # a tie of two: the second pick is alone
+        ([1.0, 1.0, 1.0, 0.0], [0, 1], [1 / 3, 0.5]),
+        ([0.0, 0.0, 0.0, 0.0], [0, 1], [1 / 4, 1 / 3]),  # 0 / 0 keeps all
+        ([0.0, -1.0, 0.0, -5.0], [0, 2], [0.5, 1.0]),
+        ([-1.0, -2.0, -1.0, -1.0], [0, 2], [1 / 3, 0.5]),
+        ([-8.0, -8.1, -8.3, -9.0], [0, 1], [1 / (1 + np.exp(-0.1)), 1.0]),  # 1.2 % and 3.6 %
+        (
+            [100.0, 99.0, 98.5, 97.5],  # within 2 % of 100: all but the last; of 99: all
+            [0, 1],
+            [1 / (1 + np.exp(-1.0) + np.exp(-1.5)), 1 / (1 + np.exp(-0.5) + np.exp(-1.5))],
+        ),
+        ([0.01, 0.0, -0.01, -1.0], [0, 1], [1.0, 1.0]),  # 0 is far from a small maximum
+        ([5.0, -np.inf, 4.0, -np.inf], [0, 2], [1.0, 1.0]),
+    ],
+)
+def test_sparsemixer_by_hand(logits, ids, weights):
+    found_ids, found = route([np.array([logits], np.float32)], SPARSEMIXER | {"experts": 4})
+    np.testing.assert_array_equal(found_ids, [ids])
+    np.testing.assert_allclose(found, [weights], rtol=3e-6)
+
+
+def test_sparsemixer_with_many_ties():
+    attrs = SPARSEMIXER | {"experts": 12}
+    logits = np.round(normal(500, 12, spread=2.0))
+    ids, weights = same_everywhere(lambda x, **o: route(x, attrs, **o), [logits])
+    expected_ids, expected = sparsemixed(logits)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_allclose(weights, expected, rtol=2e-6)
+
+
+def test_sparsemixer_stays_in_range_whatever_the_logits_are():
+    rng = np.random.default_rng(3)
+    strange = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 0.0], np.float32)
+    logits = np.where(rng.random((300, 16)) < 0.5, rng.choice(strange, (300, 16)), normal(300, 16))
+    logits[0], logits[1] = np.nan, -np.inf
+    attrs = SPARSEMIXER | {"experts": 16}
+    ids, _ = same_everywhere(lambda x, **o: route(x, attrs, **o), [logits.astype(np.float32)])
+    assert ids.min() >= 0
+    assert ids.max() < 16
+    assert (ids[:, 0] != ids[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"used": 1}, "sparsemixer picks 2"),
+        ({"used": 3}, "sparsemixer picks 2"),
+        ({"experts": 1}, "used"),
+        ({"renormalise": True}, "renormalise"),
+        ({"eps": -0.1}, "eps"),
+        ({"eps": float("nan")}, "eps"),
+    ],
+)
+def test_sparsemixer_is_validated(change, message):
+    attrs = SPARSEMIXER | {"experts": 8} | change
+    with pytest.raises(PlanError, match=message):
+        route([normal(2, attrs["experts"])], attrs)
+
+
+def test_sparsemixer_has_no_bias():
+    with pytest.raises(PlanError, match="bias"):
+        route([normal(2, 8)], SPARSEMIXER | {"experts": 8}, normal(8))
 
 
 # Elementwise
@@ -305,6 +477,23 @@ def test_select_rows():
     for wanted in ([0], [39], [3, 4, 30], list(range(40))):
         (y,) = run("SelectRows", {}, [x, np.array(wanted, np.int32)], [77])
         np.testing.assert_array_equal(y, x[wanted])
+
+
+@pytest.mark.parametrize(
+    ("attrs", "weights", "message"),
+    [
+        ({"eps": 1e-5}, [None, None], "weight 0 is missing"),
+        ({"eps": 1e-5}, [np.ones(15), None], r"expected \[16, 1\], got \[15, 1\]"),
+        ({"eps": 1e-5}, [np.ones(16), np.ones(32)], r"expected \[16, 1\], got \[32, 1\]"),
+        ({"eps": 1e-5}, [np.ones(16)], "expected 2 weights, got 1"),
+        ({"eps": -1.0}, [np.ones(16), None], "eps"),
+        ({"eps": 1e-5, "groups": 1}, [np.ones(16), None], "unknown attribute"),
+        ({}, [np.ones(16), None], "`eps` is missing"),
+    ],
+)
+def test_layer_norm_is_validated(attrs, weights, message):
+    with pytest.raises(PlanError, match=message):
+        run("LayerNorm", attrs, [normal(1, 16)], [16], [vector(w) for w in weights])
 
 
 def test_steps_are_validated():

@@ -134,7 +134,7 @@ ATTRIBUTES = [
         "RMSNorm": ["eps", "groups"],
         "Rope": ["heads", "head_dim", "rotary_dims", "offset", "style", "scale"],
         "Attention": ["cache", "heads", "kv_heads", "k_dim", "v_dim", "scale", "window", "softcap"],
-        "Route": ["experts", "used", "gating", "renormalise", "scale"],
+        "Route": ["experts", "used", "gating", "eps", "renormalise", "scale"],
         "Experts": ["experts", "used", "activation", "alpha", "limit"],
         "GatedActivation": ["activation", "alpha", "limit"],
         "Scale": ["factor"],

@@ -83,6 +83,8 @@ class CpuProvider final : public Provider {
         return make_embedding(context, step);
       case Op::kRMSNorm:
         return make_rms_norm(context, step);
+      case Op::kLayerNorm:
+        return make_layer_norm(context, step);
       case Op::kLinear:
         return make_linear(context, step);
       case Op::kRope:

@@ -59,6 +59,7 @@ class Context {
 // One maker per op; each lives with its op. The step is valid (plan/program.h).
 std::unique_ptr<Kernel> make_embedding(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_rms_norm(const Context& context, const Step& step);
+std::unique_ptr<Kernel> make_layer_norm(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_linear(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_rope(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_attention(const Context& context, const Step& step);

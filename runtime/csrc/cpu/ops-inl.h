@@ -5,6 +5,7 @@
 // clang-format on
 #include "cpu/attention-inl.h"
 #include "cpu/elementwise-inl.h"
+#include "cpu/layer_norm-inl.h"
 #include "cpu/ops.h"
 #include "cpu/rms_norm-inl.h"
 #include "cpu/rope-inl.h"
@@ -13,7 +14,7 @@
 namespace moesaic::cpu::MOESAIC_ISA {
 
 extern const OpKernels kOps;
-const OpKernels kOps = {rms_norm, rope,     route,  add,         scale,
-                        softcap,  store_kv, attend, attend_span, fold_spans};
+const OpKernels kOps = {rms_norm, layer_norm, rope,   route,       add,       scale,
+                        softcap,  store_kv,   attend, attend_span, fold_spans};
 
 }  // namespace moesaic::cpu::MOESAIC_ISA

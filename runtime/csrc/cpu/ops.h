@@ -17,10 +17,17 @@ struct RopeShape {
   bool neox;       // pair i with i + pairs, else 2i with 2i + 1
 };
 
+enum class Gating : uint8_t {
+  kSoftmax,          // over all experts
+  kSoftmaxSelected,  // over the chosen
+  kSparsemixer,
+};
+
 struct RouteShape {
   int64_t experts;
   int64_t used;
-  bool softmax_selected;  // softmax over the chosen instead of over all
+  Gating gating;
+  float eps;  // of sparsemixer
   bool renormalise;
   float scale;
   const float* bias;  // added for the choice only; may be null
@@ -68,6 +75,10 @@ struct OpKernels {
   // weight [size] or nothing. y may be x.
   void (*rms_norm)(const float* x, const float* weight, float* y, int64_t groups, int64_t size,
                    float eps);
+  // `size` values less their mean, divided by the root of their variance plus eps, times weight
+  // [size], plus bias [size] or nothing. y may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float* y, int64_t size,
+                     float eps);
   // One row; cos and sin are [pairs] of its position. y may be x.
   void (*rope)(const float* x, const float* cos, const float* sin, float* y,
                const RopeShape& shape);

@@ -35,15 +35,41 @@ inline void choose_experts(const float* logits, const RouteShape& shape, const f
                            int32_t* ids, float* keys) {
   if (!shape.bias) return choose(logits, shape.experts, shape.used, ids);
   for (int64_t i = 0; i < shape.experts; ++i) {
-    keys[i] = (shape.softmax_selected ? logits[i] : p[i] / sum) + shape.bias[i];
+    keys[i] = (shape.gating == Gating::kSoftmaxSelected ? logits[i] : p[i] / sum) + shape.bias[i];
   }
   choose(keys, shape.experts, shape.used, ids);
 }
 
+// One pick of sparsemixer: the weight of the largest logit, top, in the softmax over the logits
+// that are within eps of it; `without` is out of the race. logits[i] is kept where the comparison
+// says nothing (0 / 0), as in the original.
+inline float close_race(const float* logits, int64_t n, float top, int64_t without, float eps) {
+  const float limit = 2.0f * eps;
+  float sum = 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    const float size = __builtin_fabsf(logits[i]);
+    const float distance = (top - logits[i]) / (size > top ? size : top);
+    if (i != without && !(distance > limit)) sum += exp_one(logits[i] - top);
+  }
+  return exp_one(top - top) / sum;
+}
+
+// Two picks, the second as if the first were not there (arXiv:2409.12136, inference).
+inline void sparsemixer(const float* logits, const RouteShape& shape, int32_t* ids,
+                        float* weights) {
+  choose(logits, shape.experts, 2, ids);
+  const int64_t outside[] = {-1, ids[0]};
+  for (int64_t k = 0; k < 2; ++k) {
+    const float top = logits[ids[k]];
+    weights[k] = shape.scale * close_race(logits, shape.experts, top, outside[k], shape.eps);
+  }
+}
+
 void route(const float* logits, const RouteShape& shape, int32_t* ids, float* weights,
            float* scratch) {
+  if (shape.gating == Gating::kSparsemixer) return sparsemixer(logits, shape, ids, weights);
   float sum = 0.0f;
-  if (shape.softmax_selected) {
+  if (shape.gating == Gating::kSoftmaxSelected) {
     choose_experts(logits, shape, nullptr, 0.0f, ids, scratch);
     for (int64_t k = 0; k < shape.used; ++k) scratch[k] = logits[ids[k]];
     sum = exponentials(scratch, weights, shape.used);

@@ -7,13 +7,16 @@ namespace {
 
 constexpr int64_t kChoiceCost = 8;  // a logit's exponential and its place, in values
 
+Gating gating_of(const std::string& name) {
+  if (name == "sparsemixer") return Gating::kSparsemixer;
+  return name == "softmax" ? Gating::kSoftmax : Gating::kSoftmaxSelected;
+}
+
 RouteShape route_shape(const Context& context, const Step& step) {
   const Attrs& attrs = step.attrs;
-  return {attrs.i64("experts"),
-          attrs.i64("used"),
-          attrs.str("gating") == "softmax_selected",
-          attrs.flag("renormalise"),
-          static_cast<float>(attrs.f64("scale")),
+  return {attrs.i64("experts"),           attrs.i64("used"),
+          gating_of(attrs.str("gating")), static_cast<float>(attrs.f64("eps")),
+          attrs.flag("renormalise"),      static_cast<float>(attrs.f64("scale")),
           context.vector(step.weights[0])};
 }
 

@@ -114,6 +114,7 @@ class Attrs {
 enum class Op : uint8_t {
   kEmbedding,
   kRMSNorm,
+  kLayerNorm,
   kLinear,
   kRope,
   kAttention,

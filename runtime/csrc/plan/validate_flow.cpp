@@ -22,6 +22,7 @@ struct Lifetime {
 bool in_place(Op op) {
   switch (op) {
     case Op::kRMSNorm:
+    case Op::kLayerNorm:
     case Op::kRope:
     case Op::kGatedActivation:
     case Op::kAdd:

@@ -39,6 +39,17 @@ void check_rms_norm(const StepCheck& c) {
   c.optional_vector(0, x.width() / groups);
 }
 
+void check_layer_norm(const StepCheck& c) {
+  c.counts(1, 1, 2);
+  c.step.attrs.expect_only({"eps"});
+  const Buffer& x = c.input(0);
+  c.shape(x, x.rows, x.width());
+  c.shape(c.output(0), x.rows, x.width());
+  c.number("eps", 0);
+  c.vector(0, x.width());
+  c.optional_vector(1, x.width());
+}
+
 void check_linear(const StepCheck& c) {
   const size_t outputs = c.step.outputs.size();
   if (outputs == 0) c.fail("has no output");
@@ -95,11 +106,20 @@ void check_attention(const StepCheck& c) {
   c.optional_vector(0, heads);
 }
 
+// Two picks by the logits alone; nothing else is defined.
+void check_sparsemixer(const StepCheck& c, int64_t used) {
+  if (used != 2) c.fail("used: sparsemixer picks 2 experts, got " + std::to_string(used));
+  if (c.step.attrs.flag("renormalise")) c.fail("renormalise: sparsemixer does not");
+  if (c.weight(0)) c.fail("sparsemixer has no selection bias");
+}
+
 void check_route(const StepCheck& c) {
   c.counts(1, 2, 1);
-  c.step.attrs.expect_only({"experts", "used", "gating", "renormalise", "scale"});
+  c.step.attrs.expect_only({"experts", "used", "gating", "eps", "renormalise", "scale"});
   const int64_t experts = c.count("experts"), used = c.count("used", 1, experts);
-  c.one_of("gating", {"softmax", "softmax_selected"});
+  c.one_of("gating", {"softmax", "softmax_selected", "sparsemixer"});
+  c.number("eps", 0);
+  if (c.step.attrs.str("gating") == "sparsemixer") check_sparsemixer(c, used);
   c.step.attrs.flag("renormalise");
   c.number("scale");
   const RowKind rows = c.input(0).rows;
@@ -229,6 +249,8 @@ void check_op(const StepCheck& c) {
       return check_embedding(c);
     case Op::kRMSNorm:
       return check_rms_norm(c);
+    case Op::kLayerNorm:
+      return check_layer_norm(c);
     case Op::kLinear:
       return check_linear(c);
     case Op::kRope:
