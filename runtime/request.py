@@ -70,9 +70,14 @@ class Request:
         self._started = self._first = self._last = 0.0
 
     @property
+    def length(self) -> int:
+        """Tokens of prompt and output so far, all of which the next logits depend on."""
+        return len(self._prompt) + len(self._tokens)
+
+    @property
     def in_prefill(self) -> bool:
-        """Whether prompt tokens are still to be run."""
-        return self._done < len(self._prompt)
+        """Whether more than one token is still to be run."""
+        return self.length - self._done > 1
 
     @property
     def has_news(self) -> bool:
@@ -84,15 +89,18 @@ class Request:
         self.sequence = sequence
         self._started = now
 
+    def rewind(self) -> None:
+        """Have all tokens so far run again."""
+        self._done = 0
+
     def next_tokens(self, room: int) -> list[int]:
         """Tokens to run next, at most ``room``."""
-        tokens = self._prompt if self.in_prefill else self._tokens[-1:]
-        start = self._done if self.in_prefill else 0
-        return tokens[start : start + room]
+        tokens: list[int] = self._history[self._done : min(self._done + room, self.length)].tolist()
+        return tokens
 
     def is_ready_after(self, count: int) -> bool:
         """Whether after ``count`` more tokens the next one can be sampled."""
-        return self._done + count >= len(self._prompt)
+        return self._done + count >= self.length
 
     def advance(self, count: int) -> None:
         """Count tokens that a step has run."""
@@ -100,7 +108,7 @@ class Request:
 
     def accept(self, logits: npt.NDArray[np.float32]) -> None:
         """Sample the next token from ``logits`` float32 [vocab] and publish what it adds."""
-        count = len(self._prompt) + len(self._tokens)
+        count = self.length
         token, logprob = self._sampler.sample(logits, self._history[:count], len(self._prompt))
         self._last = time.perf_counter()
         self._first = self._first or self._last

@@ -95,7 +95,7 @@ class Scheduler:
             while len(self._running) >= limits["sequences"]:
                 self._step()
             rows = min(limits["logits_rows"], limits["batch"])
-            sequence = self.executor.create_sequence()
+            sequence = self._create(len(tokens))
             try:
                 chunks = [tokens[start : start + rows] for start in range(0, len(tokens), rows)]
                 return np.concatenate([self._forward(chunk, sequence) for chunk in chunks])
@@ -114,6 +114,7 @@ class Scheduler:
         that none of the step's requests could go on.
         """
         self._admit()
+        self._extend()
         batch = self._fill_batch()
         try:
             self._run(batch)
@@ -130,8 +131,24 @@ class Scheduler:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self.executor.limits["sequences"]:
             request = self._waiting.popleft()
-            request.start(self.executor.create_sequence(), time.perf_counter())
+            request.start(self._create(request.length), time.perf_counter())
             self._running.append(request)
+
+    def _create(self, length: int) -> int:
+        """A sequence for `length` tokens."""
+        return self.executor.create_sequence(extended=self._is_extended(length))
+
+    def _is_extended(self, length: int) -> bool:
+        """Whether a sequence of `length` tokens rotates them with the model's second tables."""
+        return 0 < self.executor.original_context < length
+
+    def _extend(self) -> None:
+        """Run those requests again from the start whose next token changes the tables."""
+        for request in self._running:
+            sequence = request.sequence
+            if self._is_extended(request.length) and not self.executor.sequence_extended(sequence):
+                request.rewind()  # first: an interrupt between the two does no harm
+                self.executor.extend_sequence(sequence)
 
     def _fill_batch(self) -> Batch:
         """Requests of the next step with their tokens: decoding ones first, then older ones."""

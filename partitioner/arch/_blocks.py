@@ -294,13 +294,14 @@ def _rotate(b: Builder, name: str, x: ir.Value, spec: Attention, heads: int) -> 
         "Rope",
         name,
         [x, b.positions],
-        [spec.rope.inv_freq],
+        [spec.rope.inv_freq, spec.rope.inv_freq_long],
         heads=heads,
         head_dim=spec.k_dim,
         rotary_dims=spec.rope.dims,
         offset=0,
         style=spec.rope.style,
         scale=float(spec.rope.scale),
+        original_context=spec.rope.original_context,
     )
     return y
 

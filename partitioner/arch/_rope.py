@@ -8,8 +8,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from moesaic.partitioner.arch._builder import Builder
-from moesaic.partitioner.arch._hyper import count
+from moesaic.partitioner.arch._hyper import MAX_CONTEXT, count
 from moesaic.partitioner.gguf import Metadata
+
+SHORT_DIVISORS, LONG_DIVISORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,16 @@ class Rope:
         dims: Rotated dimensions of a head.
         style: ``neox`` or ``norm``.
         scale: Factor on cos and sin.
+        inv_freq_long: The frequencies for sequences longer than `original_context`, if they differ.
+        original_context: Tokens up to which `inv_freq` is in force; 0 if it always is.
     """
 
     inv_freq: ir.Value
     dims: int
     style: str
     scale: float
+    inv_freq_long: ir.Value | None = None
+    original_context: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,15 @@ class Yarn:
 
 
 def rope(
-    b: Builder, k_dim: int, style: str, *, theta: float = 10000.0, truncate: bool = True
+    b: Builder,
+    k_dim: int,
+    style: str,
+    *,
+    theta: float = 10000.0,
+    truncate: bool = True,
+    mscale: float | None = None,
 ) -> Rope:
-    """Reads the file's rope keys (base, scaling, `rope_freqs`) and makes the table.
+    """Reads the file's rope keys and tensors (base, scaling, divisors) and makes the table.
 
     Args:
         b: The model.
@@ -72,13 +84,16 @@ def rope(
         style: ``neox`` or ``norm``.
         theta: The base if the file states none.
         truncate: Whether yarn rounds the ends of its ramp.
+        mscale: The factor on cos and sin under longrope, for a family that has its own.
     """
     meta = b.hyper
     theta, dims = base(meta, "rope.freq_base", theta), rotary_dims(meta, k_dim)
     freqs, scale = frequencies(theta, dims), 1.0
+    if is_longrope(b):
+        return _longrope(b, freqs, style, mscale)
     kind, factor = _scaling(meta)
     if b.weights.has("rope_freqs.weight"):
-        freqs = freqs / _divisors(b, dims // 2)
+        freqs = freqs / _divisors(b, "rope_freqs.weight", dims // 2)
     elif kind == "yarn":
         yarn = _read_yarn(meta, factor, truncate)
         freqs, scale = yarn.apply(freqs, theta), yarn.attention
@@ -86,6 +101,41 @@ def rope(
         freqs = freqs / factor
     scale *= meta.f32("rope.scaling.attn_factor", 1.0)
     return Rope(b.weights.computed("rope.inv_freq", freqs), dims, style, scale)
+
+
+def is_longrope(b: Builder) -> bool:
+    """Tells whether the file has divisors for short and for long sequences."""
+    stated = b.hyper.str("rope.scaling.type", "linear") == "longrope"
+    return stated or b.weights.has(SHORT_DIVISORS) or b.weights.has(LONG_DIVISORS)
+
+
+def _longrope(b: Builder, freqs: NDArray[np.float64], style: str, mscale: float | None) -> Rope:
+    """Returns the rope with two tables.
+
+    The factor on cos and sin is sqrt(1 + ln(context / original) / ln(original)), as Microsoft's and
+    transformers' code have it, unless the family has its own. A file's `attn_factor` that is not
+    this number, which converters write without a look at the family, is meant and wins.
+    """
+    meta = b.hyper
+    context = count(meta, "context_length", MAX_CONTEXT)
+    key = "rope.scaling.original_context_length"
+    original = count(meta, key, MAX_CONTEXT, default=context)
+    if original < 2:
+        meta.fail(key, f"expected at least 2 tokens but got {original}")
+    usual = math.sqrt(1 + max(0.0, math.log(context / original)) / math.log(original))
+    stated = meta.f32("rope.scaling.attn_factor", usual)
+    own = usual if mscale is None else mscale
+    half = len(freqs)
+    short = freqs / _divisors(b, SHORT_DIVISORS, half)
+    long = freqs / _divisors(b, LONG_DIVISORS, half)
+    return Rope(
+        b.weights.computed("rope.inv_freq", short),
+        2 * half,
+        style,
+        own if math.isclose(stated, usual, rel_tol=1e-5) else stated,
+        b.weights.computed("rope.inv_freq_long", long),
+        original,
+    )
 
 
 def frequencies(theta: float, dims: int) -> NDArray[np.float64]:
@@ -117,7 +167,7 @@ def _scaling(meta: Metadata) -> tuple[str, float]:
     if kind not in ("none", "linear", "yarn"):
         meta.fail(
             "rope.scaling.type",
-            f"expected none, linear or yarn but got {kind!r}",
+            f"expected none, linear, yarn or longrope but got {kind!r}",
             hint="this kind of position scaling is not supported for this architecture",
         )
     if not 0 < factor < 1e6:
@@ -136,8 +186,8 @@ def _read_yarn(meta: Metadata, factor: float, truncate: bool) -> Yarn:
     return Yarn(factor, original, fast, slow, truncate)
 
 
-def _divisors(b: Builder, length: int) -> NDArray[np.float32]:
-    divisors = b.weights.floats("rope_freqs.weight", length)
+def _divisors(b: Builder, tensor: str, length: int) -> NDArray[np.float32]:
+    divisors = b.weights.floats(tensor, length)
     if not np.all(np.isfinite(divisors)) or np.any(divisors <= 0):
-        b.weights.fail("rope_freqs.weight", "expected positive numbers")
+        b.weights.fail(tensor, "expected positive numbers")
     return divisors

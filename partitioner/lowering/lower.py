@@ -45,13 +45,14 @@ def _add_step(program: Program, node: ir.Node, operator: Operator, placement: Pl
         attributes = {"cache": len(program.caches), **attributes}
         program.caches.append(_cache(node, device))
     arguments = operator.arguments(node)
+    extra = [name for weight, name in form.with_weight.items() if arguments[weight] is not None]
     outputs = [node.outputs[operator.outputs.index(name)] for name in form.outputs]
     step = Step(
         op=node.op_type,
         device=device,
         nodes=[node.name],
         attrs=attributes,
-        inputs=[_input(name, arguments) for name in form.inputs],
+        inputs=[_input(name, arguments) for name in form.inputs] + extra,
         outputs=[_name(value) for value in outputs],
         weights=[_weight(arguments[name.rstrip("?")]) for name in operator.weights],
     )

@@ -11,6 +11,7 @@ RESERVED: dict[str, Literal["tokens", "wanted"]] = {
     "positions": "tokens",
     "sequences": "tokens",
     "wanted": "wanted",
+    "extended": "tokens",
 }
 """The buffers that the executor fills, and what their rows are."""
 

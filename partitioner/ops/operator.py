@@ -40,12 +40,14 @@ class Program:
         outputs: Graph outputs that stay, by name.
         attributes: Attributes that stay; the others only serve the graph.
         cached: Whether the step owns a KV cache; lowering then sets the attribute `cache`.
+        with_weight: Reserved buffers that are inputs if an optional weight is there, by weight.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = ("y",)
     attributes: tuple[str, ...] = ()
     cached: bool = False
+    with_weight: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,9 +156,10 @@ _TABLE = (
         "Rope",
         "Rotates dimensions offset .. offset + rotary_dims of each head by position · inv_freq; "
         "cos and sin are multiplied by scale. Style neox pairs i with i + rotary_dims / 2, norm "
-        "2i with 2i + 1.",
+        "2i with 2i + 1. `inv_freq_long` is in force instead for all tokens of a sequence that has "
+        "more than `original_context` of them.",
         inputs=("x", "positions"),
-        weights=("inv_freq",),
+        weights=("inv_freq", "inv_freq_long?"),
         attributes={
             "heads": int,
             "head_dim": int,
@@ -166,12 +167,17 @@ _TABLE = (
             "offset": int,
             "style": str,
             "scale": float,
+            "original_context": int,
         },
         infer=_like("x"),
         work=_elementwise("x"),
         program=Program(
             inputs=("x", "positions"),
-            attributes=("heads", "head_dim", "rotary_dims", "offset", "style", "scale"),
+            attributes=(
+                *("heads", "head_dim", "rotary_dims", "offset", "style", "scale"),
+                "original_context",
+            ),
+            with_weight={"inv_freq_long": "extended"},
         ),
     ),
     Operator(

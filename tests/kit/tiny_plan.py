@@ -176,8 +176,8 @@ def _attention(e: _Emitter, device: str, layer: int, window: int, x: str) -> str
     rope = {"head_dim": HEAD_DIM, "rotary_dims": HEAD_DIM, "offset": 0, "scale": 1.0}
     for name, heads in ((q, HEADS), (k, 1)):
         e.step(
-            "Rope", device, f"{name}_rope", [name, positions], [name], [table],
-            heads=heads, style="neox", **rope,
+            "Rope", device, f"{name}_rope", [name, positions], [name], [table, None],
+            heads=heads, style="neox", original_context=0, **rope,
         )  # fmt: skip
     y = e.buffer(f"{node}/y", device, HEADS * HEAD_DIM)
     sinks = e.vector(f"blk.{layer}.sinks", HEADS) if window else None

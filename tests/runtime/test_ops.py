@@ -115,7 +115,7 @@ def test_layer_norm_of_equal_values_is_the_bias():
 # Rope
 
 
-def rotate(x, positions, inv_freq, *, heads, head_dim, rotary_dims, offset, style, scale):
+def rotate(x, positions, inv_freq, *, heads, head_dim, rotary_dims, offset, style, scale, **_):
     angle = (positions[:, None].astype(np.float32) * inv_freq).astype(np.float64)[:, None]
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     y = x.astype(np.float64).reshape(len(x), heads, head_dim).copy()
@@ -146,7 +146,7 @@ def rotate(x, positions, inv_freq, *, heads, head_dim, rotary_dims, offset, styl
 @pytest.mark.parametrize("rows", ROWS)
 def test_rope(style, heads, head_dim, rotary_dims, offset, rows):
     attrs = {"heads": heads, "head_dim": head_dim, "rotary_dims": rotary_dims, "offset": offset}
-    attrs |= {"style": style, "scale": 1.25}
+    attrs |= {"style": style, "scale": 1.25, "original_context": 0}
     width = heads * head_dim
     x = normal(rows, width)
     rng = np.random.default_rng(rows)
@@ -155,7 +155,7 @@ def test_rope(style, heads, head_dim, rotary_dims, offset, rows):
     inv_freq = (1e4 ** (-np.arange(rotary_dims // 2) * 2 / rotary_dims)).astype(np.float32)
 
     def call(inputs, **options):
-        return run("Rope", attrs, inputs, [width], [vector(inv_freq)], **options)
+        return run("Rope", attrs, inputs, [width], [vector(inv_freq), None], **options)
 
     (y,) = same_everywhere(call, [x, positions])
     np.testing.assert_array_equal(call([x, positions], in_place=True)[0], y)
@@ -176,10 +176,11 @@ def test_rope_follows_the_positions_of_each_step():
         "offset": 0,
         "style": "neox",
         "scale": 1.0,
+        "original_context": 0,
     }
     inv_freq = np.array([1.0, 0.01], np.float32)
     step = ops.Step(
-        "Rope", attrs, [4, 1], [4], weights=[vector(inv_freq)], max_rows=3, isa=ISAS[-1]
+        "Rope", attrs, [4, 1], [4], weights=[vector(inv_freq), None], max_rows=3, isa=ISAS[-1]
     )
     x = normal(3, 4)
     for positions in ([0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4], [7], [3, 4, 5]):

@@ -130,7 +130,7 @@ def test_a_wrong_value_is_named(spec, path, value, message):
 
 
 ATTRIBUTES = [
-    (op, name) for op, names in {
+    ("Rope", "original_context"), *((op, name) for op, names in {
         "RMSNorm": ["eps", "groups"],
         "Rope": ["heads", "head_dim", "rotary_dims", "offset", "style", "scale"],
         "Attention": ["cache", "heads", "kv_heads", "k_dim", "v_dim", "scale", "window", "softcap"],
@@ -139,7 +139,7 @@ ATTRIBUTES = [
         "GatedActivation": ["activation", "alpha", "limit"],
         "Scale": ["factor"],
         "Softcap": ["cap"],
-    }.items() for name in names
+    }.items() for name in names)
 ]  # fmt: skip
 
 

@@ -152,10 +152,18 @@ void bind_executor(nb::module_& m) {
            "Memory is allocated here and never after.")
       .def(
           "create_sequence",
-          [](Session& self) {
-            return self.locked([](Executor& e) { return e.create_sequence(); });
+          [](Session& self, bool extended) {
+            return self.locked([&](Executor& e) { return e.create_sequence(extended); });
           },
-          "A new, empty sequence.")
+          nb::arg("extended") = false,
+          "A new, empty sequence; an extended one may be longer than ``original_context`` and uses "
+          "the rope tables for that length from its first token on.")
+      .def(
+          "extend_sequence",
+          [](Session& self, int32_t sequence) {
+            self.locked([&](Executor& e) { e.extend_sequence(sequence); });
+          },
+          nb::arg("sequence"), "Forgets all its tokens and makes it extended.")
       .def(
           "fork_sequence",
           [](Session& self, int32_t sequence) {
@@ -183,6 +191,12 @@ void bind_executor(nb::module_& m) {
             return self.locked([&](Executor& e) { return e.sequence_length(sequence); });
           },
           nb::arg("sequence"), "Tokens in the cache.")
+      .def(
+          "sequence_extended",
+          [](Session& self, int32_t sequence) {
+            return self.locked([&](Executor& e) { return e.sequence_extended(sequence); });
+          },
+          nb::arg("sequence"), "Whether it was created as extended; a fork is what its origin is.")
       .def("step", &step, nb::arg("tokens").noconvert(), nb::arg("sequences").noconvert(),
            nb::arg("wanted").noconvert(),
            "One step: token i goes to sequence ``sequences[i]``, whose tokens are contiguous. "
@@ -195,6 +209,9 @@ void bind_executor(nb::module_& m) {
       .def("step_seconds", &step_seconds,
            "Op, node, device, seconds and calls of each step of the program since the start.")
       .def_prop_ro("limits", &limits)
+      .def_prop_ro(
+          "original_context", [](const Session& self) { return self.fixed().original_context(); },
+          "Tokens that a sequence may have without being extended; 0 for no limit.")
       .def_prop_ro("threads", [](const Session& self) { return self.fixed().threads(); })
       .def_prop_ro(
           "isa", [](const Session&) { return std::string(cpu::isa_name(cpu::isa())); },

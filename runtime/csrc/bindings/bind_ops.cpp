@@ -59,6 +59,7 @@ Attrs attributes(const std::string& step, nb::dict dict) {
 std::string input_name(Op op, size_t index) {
   if (op == Op::kEmbedding) return "tokens@cpu";
   if (op == Op::kRope && index == 1) return "positions@cpu";
+  if (op == Op::kRope && index == 2) return "extended@cpu";
   if (op == Op::kAttention && index == 3) return "positions@cpu";
   if (op == Op::kAttention && index == 4) return "sequences@cpu";
   if (op == Op::kSelectRows && index == 1) return "wanted@cpu";

@@ -17,13 +17,16 @@ class Rope final : public Kernel {
         shape_(rope_shape(step.attrs)),
         x_(context.f32(step.inputs[0])),
         positions_(context.i32(step.inputs[1])),
+        extended_(has_two_tables(step) ? context.i32(step.inputs[2]) : nullptr),
         y_(context.f32(step.outputs[0])),
-        table_(context.shared->rope_table(context.vector(step.weights[0]), shape_.pairs,
-                                          static_cast<float>(step.attrs.f64("scale")),
-                                          context.program.buffers[step.inputs[0]].max_rows)) {}
+        table_(context.shared->rope_table(
+            {context.vector(step.weights[0]), context.vector(step.weights[1]), shape_.pairs,
+             static_cast<float>(step.attrs.f64("scale"))},
+            context.program.buffers[step.inputs[0]].max_rows)) {}
 
   void run(const StepRun& run) override {
-    table_.update({positions_, static_cast<size_t>(run.tokens)}, context_.pool);
+    const auto tokens = static_cast<size_t>(run.tokens);
+    table_.update({positions_, tokens}, {extended_, extended_ ? tokens : 0}, context_.pool);
     const int64_t width = shape_.heads * shape_.head_dim;
     for_rows(context_.pool, run.tokens, width, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
@@ -38,6 +41,7 @@ class Rope final : public Kernel {
   const RopeShape shape_;
   const float* x_;
   const int32_t* positions_;
+  const int32_t* extended_;  // null with one table
   float* y_;
   RopeTable& table_;
 };

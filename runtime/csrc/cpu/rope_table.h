@@ -9,26 +9,35 @@
 
 namespace moesaic::cpu {
 
+struct RopeFrequencies {
+  const float* inv_freq;   // [pairs], outlives the table
+  const float* inv_freq2;  // the same of extended sequences; null: they have none of their own
+  int64_t pairs;
+  float scale;
+
+  bool operator==(const RopeFrequencies&) const = default;
+};
+
 class RopeTable {
  public:
-  // inv_freq [pairs] outlives the table.
-  RopeTable(const float* inv_freq, int64_t pairs, float scale, int64_t max_rows);
+  RopeTable(const RopeFrequencies& frequencies, int64_t max_rows);
 
-  bool serves(const float* inv_freq, int64_t pairs, float scale, int64_t max_rows) const;
+  bool serves(const RopeFrequencies& frequencies, int64_t max_rows) const;
   // Fills row i with scale · cos and scale · sin of positions[i] · inv_freq, unless it holds them
-  // already.
-  void update(std::span<const int32_t> positions, ThreadPool& pool);
-  const float* cos(int64_t row) const { return cos_.data() + row * pairs_; }
-  const float* sin(int64_t row) const { return sin_.data() + row * pairs_; }
+  // already. Where extended[i] is not 0, the frequencies are the second ones; `extended` is empty
+  // if there are none.
+  void update(std::span<const int32_t> positions, std::span<const int32_t> extended,
+              ThreadPool& pool);
+  const float* cos(int64_t row) const { return cos_.data() + row * of_.pairs; }
+  const float* sin(int64_t row) const { return sin_.data() + row * of_.pairs; }
 
  private:
   void fill_row(int64_t row);
 
-  const float* inv_freq_;
-  int64_t pairs_;
-  float scale_;
+  const RopeFrequencies of_;
   std::vector<int32_t> positions_;  // that the rows hold
-  std::vector<float> cos_;          // [max_rows][pairs]
+  std::vector<int32_t> extended_;
+  std::vector<float> cos_;  // [max_rows][pairs]
   std::vector<float> sin_;
 };
 

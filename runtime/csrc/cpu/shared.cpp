@@ -15,11 +15,11 @@ void Workspace::reserve(int64_t each, int64_t common) {
   common_ = common;
 }
 
-RopeTable& Shared::rope_table(const float* inv_freq, int64_t pairs, float scale, int64_t max_rows) {
+RopeTable& Shared::rope_table(const RopeFrequencies& frequencies, int64_t max_rows) {
   for (const auto& table : rope_tables_) {
-    if (table->serves(inv_freq, pairs, scale, max_rows)) return *table;
+    if (table->serves(frequencies, max_rows)) return *table;
   }
-  rope_tables_.push_back(std::make_unique<RopeTable>(inv_freq, pairs, scale, max_rows));
+  rope_tables_.push_back(std::make_unique<RopeTable>(frequencies, max_rows));
   return *rope_tables_.back();
 }
 

@@ -36,7 +36,7 @@ struct Shared {
   Shared(Isa isa, int workers) : isa(isa), ops(op_kernels(isa)), workspace(workers) {}
 
   // The table of these frequencies; layers that rotate alike share one.
-  RopeTable& rope_table(const float* inv_freq, int64_t pairs, float scale, int64_t max_rows);
+  RopeTable& rope_table(const RopeFrequencies& frequencies, int64_t max_rows);
 
   const Isa isa;
   const OpKernels& ops;

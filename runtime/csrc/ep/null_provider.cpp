@@ -23,6 +23,7 @@ class NullKernel : public Kernel {
 
  private:
   void check_pages(const StepRun& run) const;
+  void check_flags(const StepRun& run) const;
 
   const NullProvider& provider_;
   const Step& step_;
@@ -88,6 +89,7 @@ class NullProvider : public Provider {
 
 void NullKernel::run(const StepRun& run) {
   if (step_.op == Op::kAttention) check_pages(run);
+  if (has_two_tables(step_)) check_flags(run);
   for (int output : step_.outputs) {
     const Buffer& buffer = provider_.program().buffers[output];
     const int64_t rows = run.rows(buffer.rows);
@@ -113,6 +115,14 @@ void NullKernel::check_pages(const StepRun& run) const {
       if (page >= static_cast<int64_t>(table.size()) || table[page] < 0)
         broken("a page that a token sees is missing");
     }
+  }
+}
+
+// Every token is rotated with the first or the second table.
+void NullKernel::check_flags(const StepRun& run) const {
+  const auto* extended = reinterpret_cast<const int32_t*>(provider_.at(step_.inputs[2]));
+  for (int64_t token = 0; token < run.tokens; ++token) {
+    if (extended[token] != 0 && extended[token] != 1) broken("a token has no rope table");
   }
 }
 

@@ -66,6 +66,7 @@ std::unique_ptr<Provider> provider_of(const Device& device, const ExecutorOption
 Executor::Executor(Program program, const std::string& weights_path, const ExecutorOptions& options)
     : program_(std::move(program)),
       limits_(lower_limits(program_.limits, options)),
+      original_context_(moesaic::original_context(program_)),
       pool_(thread_count(options.threads)),
       weights_(weights_path, program_.weights_bytes),
       cache_(make_cache(program_, limits_)),
@@ -93,16 +94,32 @@ Executor::Executor(Program program, const std::string& weights_path, const Execu
   }
   runs_.reserve(limits_.sequences);
   positions_.reserve(limits_.batch);
+  extended_.reserve(limits_.batch);
   copies_.reserve(2 * limits_.sequences);
 }
 
 Executor::~Executor() = default;
 
-int32_t Executor::create_sequence() { return cache_.create(); }
+void Executor::check_extended(bool extended) const {
+  if (extended && original_context_ == 0)
+    refuse("this model has no second rope tables: its sequences cannot be extended");
+}
+
+int32_t Executor::create_sequence(bool extended) {
+  check_extended(extended);
+  return cache_.create(extended);
+}
+
+void Executor::extend_sequence(int32_t sequence) {
+  check_extended(true);
+  cache_.extend(sequence);
+}
+
 int32_t Executor::fork_sequence(int32_t sequence) { return cache_.fork(sequence); }
 void Executor::free_sequence(int32_t sequence) { cache_.free(sequence); }
 void Executor::trim_sequence(int32_t sequence, int64_t length) { cache_.trim(sequence, length); }
 int64_t Executor::sequence_length(int32_t sequence) const { return cache_.length(sequence); }
+bool Executor::sequence_extended(int32_t sequence) const { return cache_.extended(sequence); }
 
 void Executor::split_runs(std::span<const int32_t> sequences) {
   runs_.clear();
@@ -119,13 +136,20 @@ void Executor::split_runs(std::span<const int32_t> sequences) {
     seen_[sequence] = true;
     runs_.push_back({sequence, static_cast<int64_t>(i), 1});
   }
-  for (const Run& run : runs_) {
-    const int64_t length = cache_.length(run.sequence) + run.count;
-    if (length > limits_.context) {
-      refuse("sequence " + std::to_string(run.sequence) + " would have " + std::to_string(length) +
-                 " tokens, the context is " + std::to_string(limits_.context),
-             "shorten the prompt, or partition with a higher `--context`");
-    }
+  for (const Run& run : runs_) check_length(run);
+}
+
+void Executor::check_length(const Run& run) const {
+  const int64_t length = cache_.length(run.sequence) + run.count;
+  const std::string what = "sequence " + std::to_string(run.sequence) + " would have " +
+                           std::to_string(length) + " tokens, ";
+  if (length > limits_.context) {
+    refuse(what + "the context is " + std::to_string(limits_.context),
+           "shorten the prompt, or partition with a higher `--context`");
+  }
+  if (original_context_ > 0 && length > original_context_ && !cache_.extended(run.sequence)) {
+    refuse(what + "its keys are rotated for at most " + std::to_string(original_context_),
+           "extend it, then feed it all its tokens again");
   }
 }
 
@@ -176,11 +200,13 @@ void Executor::check_step(std::span<const int32_t> tokens, std::span<const int32
 
 void Executor::append_runs() {
   positions_.clear();
+  extended_.clear();
   copies_.clear();
   for (const Run& run : runs_) {
     const int64_t start = cache_.length(run.sequence);
     cache_.append(run.sequence, run.count, copies_);
     for (int64_t i = 0; i < run.count; ++i) positions_.push_back(static_cast<int32_t>(start + i));
+    extended_.insert(extended_.end(), run.count, cache_.extended(run.sequence));
   }
   if (copies_.empty()) return;
   for (const auto& provider : providers_) provider->copy_pages(copies_);
@@ -188,7 +214,8 @@ void Executor::append_runs() {
 
 void Executor::write_reserved(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
                               std::span<const int32_t> wanted) {
-  const std::span<const int32_t> rows[] = {tokens, positions_, sequences, wanted};  // as kReserved
+  const std::span<const int32_t> rows[] = {tokens, positions_, sequences, wanted,
+                                           extended_};  // as kReserved
   for (const Reserved& target : reserved_) {
     target.provider->write(target.buffer, rows[target.kind].data(),
                            static_cast<int64_t>(rows[target.kind].size_bytes()));

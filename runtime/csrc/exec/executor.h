@@ -43,11 +43,17 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  int32_t create_sequence();
+  // A sequence that will be longer than original_context() must be made extended; such a sequence
+  // rotates all its tokens with the second rope tables, and any other cannot grow beyond it.
+  int32_t create_sequence(bool extended = false);
+  void extend_sequence(int32_t sequence);  // Forgets its tokens and makes it extended.
   int32_t fork_sequence(int32_t sequence);
   void free_sequence(int32_t sequence);
   void trim_sequence(int32_t sequence, int64_t length);
   int64_t sequence_length(int32_t sequence) const;
+  bool sequence_extended(int32_t sequence) const;
+  // Tokens that a sequence may have without being extended; 0: the model has no second tables.
+  int64_t original_context() const { return original_context_; }
 
   // One step. Token i belongs to sequences[i] and gets the next position of that sequence; tokens
   // of one sequence may be many (prefill) but are contiguous. wanted: indices of the tokens whose
@@ -80,6 +86,8 @@ class Executor {
   };
 
   void split_runs(std::span<const int32_t> sequences);
+  void check_length(const Run& run) const;
+  void check_extended(bool extended) const;
   void check_tokens(std::span<const int32_t> tokens) const;
   void check_wanted(std::span<const int32_t> wanted, int64_t tokens) const;
   void check_step(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
@@ -91,6 +99,7 @@ class Executor {
 
   const Program program_;
   const Limits limits_;
+  const int64_t original_context_;
   ThreadPool pool_;
   WeightsMmap weights_;
   KvCache cache_;
@@ -103,6 +112,7 @@ class Executor {
   std::vector<Run> runs_;
   std::vector<bool> seen_;  // by sequence
   std::vector<int32_t> positions_;
+  std::vector<int32_t> extended_;  // by token
   std::vector<PageCopy> copies_;
 };
 

@@ -65,6 +65,8 @@ bool KvCache::alive(int32_t sequence) const {
          sequences_[sequence].alive;
 }
 
+bool KvCache::extended(int32_t sequence) const { return get(sequence).extended; }
+
 int64_t KvCache::length(int32_t sequence) const { return get(sequence).length; }
 
 std::span<const int32_t> KvCache::table(PageKind kind, int32_t sequence) const {
@@ -87,10 +89,11 @@ int32_t KvCache::reserve() {
   return static_cast<int32_t>(found - sequences_.begin());
 }
 
-int32_t KvCache::create() {
+int32_t KvCache::create(bool extended) {
   const int32_t made = reserve();
   Sequence& sequence = sequences_[made];
   sequence.alive = true;
+  sequence.extended = extended;
   sequence.length = 0;
   sequence.released = 0;
   return made;
@@ -98,7 +101,7 @@ int32_t KvCache::create() {
 
 int32_t KvCache::fork(int32_t sequence) {
   const Sequence& from = get(sequence);
-  const int32_t made = create();
+  const int32_t made = create(from.extended);
   journal_.clear();
   Sequence& to = sequences_[made];
   to.length = from.length;
@@ -126,6 +129,11 @@ void KvCache::free(int32_t sequence) {
   journal_.clear();
   for (PageKind kind : kKinds) shrink(freed, kind, 0);
   freed.alive = false;
+}
+
+void KvCache::extend(int32_t sequence) {
+  trim(sequence, 0);
+  get(sequence).extended = true;
 }
 
 void KvCache::trim(int32_t sequence, int64_t length) {

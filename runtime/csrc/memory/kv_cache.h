@@ -29,13 +29,17 @@ class KvCache {
   // window 0: there are no windowed caches. `full`: whether there are full ones.
   KvCache(int64_t sequences, int64_t context, int64_t batch, int64_t window, bool full);
 
-  int32_t create();                // Throws Error(kRequest) when all sequences are in use.
-  int32_t fork(int32_t sequence);  // Shares every page.
+  // Throws Error(kRequest) when all sequences are in use. `extended` says which rope tables the
+  // keys are rotated with: for good, as cached keys of both kinds must not meet.
+  int32_t create(bool extended = false);
+  int32_t fork(int32_t sequence);  // Shares every page, and is extended if the other is.
   void free(int32_t sequence);
+  void extend(int32_t sequence);  // Empties the sequence and makes it extended.
   void trim(int32_t sequence,
             int64_t length);  // Throws if a windowed page that would be needed again is gone.
   int64_t length(int32_t sequence) const;
   bool alive(int32_t sequence) const;
+  bool extended(int32_t sequence) const;
 
   // Makes room for `count` more tokens and counts them into the length. Appends the page copies
   // that must run before the step. Throws Error(kRequest), with nothing changed, when the context
@@ -64,6 +68,7 @@ class KvCache {
   };
   struct Sequence {
     bool alive = false;
+    bool extended = false;
     int64_t length = 0;
     int64_t released = 0;  // leading entries of the windowed table that are -1
     std::vector<int32_t> tables[2];

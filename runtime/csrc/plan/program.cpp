@@ -124,6 +124,11 @@ std::string describe_step(size_t index, const Step& step) {
          (step.name.empty() ? "" : " " + step.name) + ")";
 }
 
+int64_t original_context(const Program& program) {
+  const auto found = std::find_if(program.steps.begin(), program.steps.end(), has_two_tables);
+  return found == program.steps.end() ? 0 : found->attrs.i64("original_context");
+}
+
 int64_t scratch_bytes(const Program& program, const Step& step) {
   if (step.op != Op::kLinear && step.op != Op::kExperts) return 0;
   const int64_t rows = program.buffers[step.inputs[0]].max_rows;

@@ -159,7 +159,8 @@ struct Program {
 
 // The reserved buffers, filled by the executor at the start of a step; `@` and the device's name
 // follow.
-inline constexpr std::string_view kReserved[] = {"tokens", "positions", "sequences", "wanted"};
+inline constexpr std::string_view kReserved[] = {"tokens", "positions", "sequences", "wanted",
+                                                 "extended"};
 // Position in kReserved of a buffer of that name on any device, or -1.
 int reserved_kind(std::string_view buffer_name);
 
@@ -171,6 +172,12 @@ std::string describe_step(size_t index, const Step& step);
 // written before it is read. Throws Error(kPlan) naming what is wrong. Nothing downstream checks
 // again.
 void validate(const Program& program);
+
+// The length up to which sequences use the first table of Rope steps that have two; 0 if none has.
+int64_t original_context(const Program& program);
+inline bool has_two_tables(const Step& step) {
+  return step.op == Op::kRope && step.weights[1] != kAbsent;
+}
 
 // Scratch bytes a step needs, by the formula of the plan format.
 int64_t scratch_bytes(const Program& program, const Step& step);

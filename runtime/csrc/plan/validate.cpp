@@ -42,6 +42,17 @@ void check_indices(const Program& program) {
   }
 }
 
+// A sequence changes tables once, so all steps with two must agree on the length.
+void check_original_context(const Program& program) {
+  const int64_t agreed = original_context(program);
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    const Step& step = program.steps[i];
+    if (has_two_tables(step) && step.attrs.i64("original_context") != agreed)
+      plan_error(describe_step(i, step), "original_context: another Rope step has " +
+                                             std::to_string(agreed) + ", expected the same");
+  }
+}
+
 }  // namespace
 
 void plan_error(const std::string& where, const std::string& what) {
@@ -67,6 +78,7 @@ void validate(const Program& program) {
   validate_tensors(program);
   validate_memory(program);
   for (size_t i = 0; i < program.steps.size(); ++i) validate_step(program, i);
+  check_original_context(program);
   validate_flow(program);
 }
 

@@ -8,6 +8,8 @@
 
 namespace moesaic {
 
+inline constexpr int64_t kMaxContext = 1 << 30;  // tokens of a sequence
+
 [[noreturn]] void plan_error(const std::string& where, const std::string& what);
 // Throws unless low <= value <= high.
 void expect_range(const std::string& where, const char* field, int64_t value, int64_t low,

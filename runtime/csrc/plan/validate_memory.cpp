@@ -14,7 +14,7 @@ constexpr int64_t kMaxPages = int64_t{1} << 24;   // half a thousand million tok
 int64_t pages(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 void check_limits(const Limits& limits) {
-  expect_range("limits", "context", limits.context, 1, int64_t{1} << 30);
+  expect_range("limits", "context", limits.context, 1, kMaxContext);
   expect_range("limits", "sequences", limits.sequences, 1, 65536);
   expect_range("limits", "batch", limits.batch, 1, 1 << 20);
   expect_range("limits", "logits_rows", limits.logits_rows, 1, 1 << 20);

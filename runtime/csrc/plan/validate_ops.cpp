@@ -65,9 +65,21 @@ void check_linear(const StepCheck& c) {
   }
 }
 
+// A second table and the flags that choose it come together.
+void check_rope_tables(const StepCheck& c, int64_t pairs) {
+  c.vector(0, pairs);
+  const bool two = c.weight(1) != nullptr;
+  c.expect_count("inputs", c.step.inputs.size(), two ? 3 : 2);
+  c.count("original_context", two, two ? kMaxContext : 0);
+  if (!two) return;
+  c.vector(1, pairs);
+  c.reserved(c.input(2), "extended");
+}
+
 void check_rope(const StepCheck& c) {
-  c.counts(2, 1, 1);
-  c.step.attrs.expect_only({"heads", "head_dim", "rotary_dims", "offset", "style", "scale"});
+  c.counts(c.step.inputs.size() == 3 ? 3 : 2, 1, 2);
+  c.step.attrs.expect_only(
+      {"heads", "head_dim", "rotary_dims", "offset", "style", "scale", "original_context"});
   const int64_t heads = c.count("heads"), head_dim = c.count("head_dim");
   const int64_t rotary_dims = c.count("rotary_dims", 2, head_dim);
   c.count("offset", 0, head_dim - rotary_dims);
@@ -78,7 +90,7 @@ void check_rope(const StepCheck& c) {
   c.shape(c.input(0), RowKind::kTokens, heads * head_dim);
   c.reserved(c.input(1), "positions");
   c.shape(c.output(0), RowKind::kTokens, heads * head_dim);
-  c.vector(0, rotary_dims / 2);
+  check_rope_tables(c, rotary_dims / 2);
 }
 
 void check_attention(const StepCheck& c) {

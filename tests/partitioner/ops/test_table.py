@@ -8,7 +8,7 @@ import pytest
 from moesaic.partitioner.ops import OPERATORS
 
 FORMAT = Path(__file__).parents[3] / "docs" / "plan-format.md"
-RESERVED = {"tokens", "positions", "sequences"}
+RESERVED = {"tokens", "positions", "sequences", "extended"}
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
@@ -19,6 +19,8 @@ def test_a_program_s_inputs_outputs_and_attributes_are_the_graph_s(operator):
         return
     inputs = {name.rstrip("?") for name in operator.inputs}
     assert set(form.inputs) <= inputs | RESERVED
+    assert {f"{name}?" for name in form.with_weight} <= set(operator.weights)
+    assert set(form.with_weight.values()) <= RESERVED
     assert set(form.outputs) <= set(operator.outputs)
     assert set(form.attributes) <= set(operator.attributes)
 
