@@ -22,8 +22,9 @@ from typing import BinaryIO
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGUFWriter
 from gguf import GGMLQuantizationType as Type
+from synthetic_base import Model, Tensor
 from synthetic_blocks import BlockStream
-from synthetic_models import MODELS, Model, Tensor
+from synthetic_models import MODELS
 
 ALIGNMENT = 32
 PIECE = 4 << 20  # bytes written at a time
