@@ -12,6 +12,7 @@ import onnx_ir as ir
 from moesaic.errors import PlanError
 from moesaic.partitioner.arch import Model, build_model
 from moesaic.partitioner.gguf import GgufFile, read_gguf
+from moesaic.partitioner.gguf.origin import read_origin
 from moesaic.partitioner.gguf.tokenizer import TokenizerFiles, convert_tokenizer
 from moesaic.partitioner.machine import DeviceSpec, parse_devices
 from moesaic.partitioner.plan.opened import Plan
@@ -120,7 +121,10 @@ def _check_output(source: Path, target: Path, *, force: bool) -> None:
 def _plan_model(gguf: GgufFile, built: Model, wishes: _Wishes) -> PlanFile:
     types = Counter(info.type.name for info in gguf.tensors.values())
     source = Source(
-        file=gguf.path.name, bytes=gguf.path.stat().st_size, types=dict(types.most_common())
+        file=gguf.path.name,
+        bytes=gguf.path.stat().st_size,
+        types=dict(types.most_common()),
+        origin=read_origin(gguf.metadata),
     )
     limits = choose_limits(
         built.facts.context_length, wishes.context, wishes.sequences, wishes.batch

@@ -24,6 +24,8 @@ __all__ = [
     "Limits",
     "Memory",
     "ModelFacts",
+    "Origin",
+    "Parent",
     "Part",
     "PlanFile",
     "Source",
@@ -177,12 +179,41 @@ class ModelFacts(_Strict, frozen=True):
     parameters: int
 
 
+class Parent(_Strict, frozen=True):
+    """A model that this one was made from: its name, who published it, and where."""
+
+    name: str | None
+    organization: str | None
+    url: str | None
+
+
+class Origin(_Strict, frozen=True):
+    """What a model file says of where it comes from: its ``general.*`` keys, unverified.
+
+    Attributes:
+        license: Identifier of the licence, such as ``apache-2.0``.
+        license_name: Its name, if it is not one of the well-known ones.
+        license_link: Where its text is.
+        languages: Codes of the languages that the model knows.
+        tags: Words to find it by.
+        parents: The models that it was made from.
+    """
+
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    languages: list[str] = []
+    tags: list[str] = []
+    parents: list[Parent] = []
+
+
 class Source(_Strict, frozen=True):
     """The model file that was partitioned: its name without folders, its size, its tensor types."""
 
     file: str
     bytes: int
     types: dict[str, int]
+    origin: Origin = msgspec.field(default_factory=Origin)
 
 
 class PlanFile(_Strict, frozen=True):
