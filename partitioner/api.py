@@ -149,7 +149,9 @@ def _write(
     texts = len(graph), len(encode_plan(plan)), len(tokenizer.tokenizer_text.encode())
     require_space(target, weights_bytes(built.tensors) + sum(texts) + _SLACK_BYTES)
     with new_directory(target, force=force) as folder:
-        plan = with_tensors(plan, pack_weights(built.sources, folder / WEIGHTS_FILE, progress))
+        weights = folder / WEIGHTS_FILE
+        packed = pack_weights(built.sources, weights, progress, target=target / WEIGHTS_FILE)
+        plan = with_tensors(plan, packed)
         with writing(target):
             tokenizer.write(folder)
             (folder / MODEL_FILE).write_bytes(graph)

@@ -64,7 +64,11 @@ class _Chunk:
 
 
 def pack_weights(
-    sources: Sequence[TensorSource], path: Path, progress: Progress | None = None
+    sources: Sequence[TensorSource],
+    path: Path,
+    progress: Progress | None = None,
+    *,
+    target: Path | None = None,
 ) -> list[Tensor]:
     """Packs tensors into a new `weights.bin` and syncs it to the disk.
 
@@ -72,6 +76,7 @@ def pack_weights(
         sources: The tensors, in the order of the file.
         path: The file to write; it must not exist. After an error it is left behind, incomplete.
         progress: Told about every chunk.
+        target: What errors name instead of `path`, if that is a temporary place.
 
     Returns:
         What `lay_out` returns, with the hashes.
@@ -81,23 +86,24 @@ def pack_weights(
             not finite; file, tensor and place are named.
         PlanError: There is not enough space, or the file cannot be written.
     """
+    target = target or path
     tensors = lay_out(sources)
     size = weights_bytes(tensors)
-    require_space(path, size)
+    require_space(target, size)
     hashes = {tensor.name: xxhash.xxh3_64() for tensor in tensors}
     with ExitStack() as stack:
-        with writing(path):
+        with writing(target):
             file = stack.enter_context(path.open("xb", buffering=0))
             os.ftruncate(file.fileno(), size)
         packer = stack.enter_context(_Packer())
         for chunk, data in packer.run(chain.from_iterable(map(_cut, sources, tensors))):
             hashes[chunk.tensor.name].update(data)
-            with writing(path):
+            with writing(target):
                 _write_all(file.fileno(), data, chunk.tensor.offset + chunk.start)
             if progress:
                 progress(chunk.tensor.offset + chunk.end, size)
         packed = [msgspec.structs.replace(t, xxh3=hashes[t.name].hexdigest()) for t in tensors]
-        with writing(path):
+        with writing(target):
             _write_all(file.fileno(), weights_header(packed, size), 0)
             os.fsync(file.fileno())
     return packed

@@ -6,13 +6,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 import onnx_ir as ir
 
 from moesaic.errors import PlanError
+from moesaic.partitioner.plan.partial import exchange, partial_folder
 from moesaic.plan_format import PlanFile
 
 __all__ = [
@@ -71,15 +72,13 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
         force: Whether an existing plan is replaced.
 
     Raises:
-        PlanError: The target exists, or it cannot be written.
+        PlanError: The target exists, another process writes it, or it cannot be written.
     """
     check_target(target, force=force)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
-    try:
+    with ExitStack() as stack:
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(partial_folder(target))
         yield folder
         with writing(target):
             _open_to_umask(folder)
@@ -88,8 +87,6 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
             _sync(folder)
             _put(folder, target, force=force)
             _sync(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -131,10 +128,15 @@ def _is_empty(target: Path) -> bool:
 
 
 def _put(folder: Path, target: Path, *, force: bool) -> None:
-    """Renames `folder` to `target`; a plan in its place is moved aside, then removed."""
+    """Renames `folder` to `target`; a plan in its place becomes `folder`, to be removed."""
     if not (force and target.exists()):
         folder.rename(target)  # replaces an empty folder, fails if someone filled it meanwhile
-        return
+    elif not exchange(folder, target):
+        _put_in_two_steps(folder, target)
+
+
+def _put_in_two_steps(folder: Path, target: Path) -> None:
+    """Moves the old plan aside first: for a moment there is none."""
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     target.rename(aside)
     try:
