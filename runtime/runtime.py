@@ -21,7 +21,7 @@ from moesaic.runtime.sampling import SamplingParams
 from moesaic.runtime.scheduler import Scheduler
 from moesaic.runtime.tokenizer import Tokenizer
 
-__all__ = ["Prompt", "Runtime"]
+__all__ = ["Prompt", "Runtime", "limit_option"]
 
 Prompt = str | Sequence[int]
 
@@ -58,7 +58,8 @@ class Runtime:
         if path.suffix == ".gguf" and os.path.isfile(path):
             raise PlanError(
                 f"{path} is a model file, not a plan",
-                hint=f"partition it first: `partition {path} -o {path.with_suffix('')}/`",
+                hint=f"partition it first: `partition {path} -o {path.with_suffix('')}/`, "
+                "or open it with moesaic.Runtime",
             )
         loaded = load_plan(path)
         self.tokenizer = Tokenizer.from_directory(path)
@@ -67,10 +68,10 @@ class Runtime:
         executor = _native.Executor(
             loaded.program,
             str(loaded.weights),
-            threads=_limit("threads", threads),
-            context=_limit("context", context),
-            sequences=_limit("sequences", sequences),
-            batch=_limit("batch", batch),
+            threads=limit_option("threads", threads),
+            context=limit_option("context", context),
+            sequences=limit_option("sequences", sequences),
+            batch=limit_option("batch", batch),
         )
         self._scheduler = Scheduler(executor)
 
@@ -244,7 +245,7 @@ class Runtime:
             self._scheduler.cancel([request])
 
 
-def _limit(name: str, value: int | None) -> int:
+def limit_option(name: str, value: int | None) -> int:
     """An option as the executor takes it, which knows 0 as "the plan's"."""
     if value is None:
         return 0

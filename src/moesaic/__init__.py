@@ -4,6 +4,8 @@
     with moesaic.Runtime("plan/") as rt:
         print(rt.generate("Once upon a time"))
 
+`Runtime("model.gguf")` partitions into the user's cache folder first, unless that was done before.
+
 The two halves are imported when they are first used.
 """
 
@@ -20,8 +22,8 @@ from moesaic.errors import (
 )
 
 if TYPE_CHECKING:
+    from moesaic.opening import Runtime
     from moesaic.partitioner import Plan, partition
-    from moesaic.runtime.runtime import Runtime
 
 __version__ = "0.1.0"
 
@@ -40,7 +42,7 @@ __all__ = [
 
 _LAZY = {
     "Plan": "moesaic.partitioner",
-    "Runtime": "moesaic.runtime.runtime",
+    "Runtime": "moesaic.opening",
     "partition": "moesaic.partitioner",
 }
 
