@@ -100,7 +100,6 @@ def test_demo_keeps_the_plan_where_it_is_told(tmp_path):
         (("run", "no-such-plan", "x"), 1, "no-such-plan"),
         (("partition", "no-such-model.gguf", "-o", "p"), 1, "no-such-model.gguf"),
         (("partition", MODELS / "llama-f32.gguf"), 1, "no output directory"),
-        (("run", MODELS / "llama-f32.gguf", "x"), 1, "partition it first"),
         (("run",), 2, "Missing argument"),
         (("frobnicate",), 2, "No such command"),
     ],

@@ -8,6 +8,7 @@ from moesaic import __version__
 from moesaic.cli._render import write_any_text
 from moesaic.cli.demo import demo
 from moesaic.cli.inspect import inspect
+from moesaic.cli.models import models
 from moesaic.cli.partition import partition
 from moesaic.cli.run import run
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 for command in (partition, run, inspect, demo):
     app.command()(command)
+app.add_typer(models, name="models")
 
 
 def _print_version(value: bool) -> None:

@@ -1,6 +1,7 @@
 """How the command line speaks: data on stdout, everything else on stderr, errors with a hint."""
 
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,12 +32,16 @@ __all__ = [
     "print_table",
     "progress_bar",
     "size",
+    "tame",
     "thousands",
     "write_any_text",
 ]
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+
+# ASCII's controls but line feed and tab, those of Latin-1, and what changes the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # What is not a terminal has no width that a table would have to fit.
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -66,6 +71,19 @@ def thousands(count: int) -> str:
     return str(count)
 
 
+def tame(text: str) -> str:
+    """Text that is not ours, safe for a terminal: control characters become visible ones.
+
+    Line feeds and tabs stay.
+    """
+    return _CONTROLS.sub(lambda match: _picture(ord(match[0])), text)
+
+
+def _picture(code: int) -> str:
+    """The Unicode picture of a control character of ASCII, U+FFFD for the others."""
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
@@ -77,7 +95,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(tame(cell)) for cell in row))
     out.print(table)
 
 
@@ -116,10 +134,14 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(label, total=None)
+    progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    task = progress.add_task(label, total=None)
 
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+    def update(done: int, total: int) -> None:
+        progress.start()  # at the first call, for often there is nothing to do
+        progress.update(task, completed=done, total=total)
 
+    try:
         yield update
+    finally:
+        progress.stop()

@@ -3,7 +3,6 @@
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -121,21 +120,16 @@ def _name(entry: Entry) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    gone = "" if entry.source is None or entry.source.exists() else " (gone)"
+    source = entry.source.name if entry.source else ""
+    gone = " (gone)" if entry.source and not entry.source.exists() else ""
     return (
         _name(entry),
         entry.record.architecture if entry.record else "",
         size(entry.bytes),
         time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used)),
         entry.key[:12],
-        f"{_home(entry.source)}{gone}" if entry.source else "",
+        source + gone,
     )
-
-
-def _home(path: Path) -> str:
-    """A path for people, below `~` if it is."""
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _as_json(entry: Entry) -> dict[str, object]:

@@ -7,16 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from moesaic.cli._open import open_runtime
 from moesaic.cli._render import err, errors_as_messages, print_json
 from moesaic.errors import RequestError
-from moesaic.runtime import Completion, Piece, Runtime
+from moesaic.runtime import Completion, Piece
 
 __all__ = ["last_completion", "print_rates", "run"]
 
 
 def run(
     plan: Annotated[
-        Path, typer.Argument(help="A plan directory, as `moesaic partition` writes it.")
+        Path, typer.Argument(help="A plan directory, or a GGUF file, which is partitioned once.")
     ],
     prompt: Annotated[
         str | None, typer.Argument(help="The text to continue; `-` or none reads stdin.")
@@ -45,13 +46,13 @@ def run(
     ] = False,
     threads: Annotated[int | None, typer.Option("--threads", "-t", help="CPU threads.")] = None,
     context: Annotated[
-        int | None, typer.Option("--context", help="Lower the plan's context.")
+        int | None, typer.Option("--context", help="Tokens of context; lower than a plan's.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document at the end.")
     ] = False,
 ) -> None:
-    """Continue a prompt with a partitioned model."""
+    """Continue a prompt with a partitioned model, or with a GGUF file."""
     given: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -66,7 +67,7 @@ def run(
     sampling = {name: value for name, value in given.items() if value is not None}
     with errors_as_messages():
         text = prompt if prompt is not None and prompt != "-" else _read_stdin()
-    with errors_as_messages(), Runtime(plan, threads=threads, context=context) as runtime:
+    with errors_as_messages(), open_runtime(plan, threads=threads, context=context) as runtime:
         if chat:
             messages = [{"role": "user", "content": text}]
             if system is not None:

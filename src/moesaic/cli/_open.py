@@ -1,0 +1,21 @@
+"""Opens what the user named, a plan or a model file, for the commands that run it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import moesaic
+from moesaic.cli._render import progress_bar
+
+__all__ = ["open_runtime"]
+
+
+@contextmanager
+def open_runtime(
+    model: Path, *, threads: int | None = None, context: int | None = None
+) -> Iterator[moesaic.Runtime]:
+    """Yields an open runtime; a bar shows how far a model file is partitioned."""
+    with progress_bar("packing") as progress:
+        runtime = moesaic.Runtime(model, threads=threads, context=context, progress=progress)
+    with runtime:
+        yield runtime
