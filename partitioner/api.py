@@ -26,13 +26,13 @@ from moesaic.partitioner.plan.writer import (
     encode_graph,
     encode_plan,
     new_directory,
-    replace_file,
+    replace_plan,
     require_space,
     writing,
 )
-from moesaic.partitioner.planning import KV_TYPES, choose_limits, make_plan, with_tensors
+from moesaic.partitioner.planning import choose_limits, make_plan, with_tensors
 from moesaic.plan_file import check_weights, file_inside, read_plan, reading
-from moesaic.plan_format import PlanFile, Source
+from moesaic.plan_format import KV_TYPES, KvType, PlanFile, Source
 
 __all__ = ["partition"]
 
@@ -50,7 +50,7 @@ class _Wishes:
     context: int | None
     sequences: int | None
     batch: int | None
-    kv_type: str | None
+    kv_type: KvType | None
 
 
 def partition(
@@ -71,7 +71,7 @@ def partition(
     """Turns a GGUF file into a plan directory, or places an existing plan anew.
 
     Given a plan directory, only its ``plan.json`` is replaced (and ``model.onnx`` if `kv_type`
-    changes); what is not asked for stays as it was.
+    changes from or to ``f32``); what is not asked for stays as it was.
 
     Args:
         model: A GGUF file or a plan directory.
@@ -82,7 +82,7 @@ def partition(
         context: Tokens of one sequence; default what the model was trained for, at most 8192.
         sequences: Sequences live at once; default 8.
         batch: Tokens of one step, the prefill chunk; default 512.
-        kv_type: Type of the KV cache, ``f16`` (default) or ``f32``.
+        kv_type: Type of the KV cache: ``f16`` (default), ``f32``, ``bf16`` or ``q8_0``.
         force: Replace an existing plan at `output`.
         dry_run: Plan without writing anything.
         progress: Called with (bytes done, bytes in all) while weights are packed.
@@ -93,9 +93,7 @@ def partition(
         PlanError: An argument or the output is wrong, or the plan cannot be written.
         DeviceError: `vram` is given, but there is no CUDA device.
     """
-    if kv_type is not None and kv_type not in KV_TYPES:
-        raise PlanError(f"kv_type: expected {' or '.join(KV_TYPES)} but got {kv_type!r}")
-    wishes = _Wishes(devices, vram, ram, context, sequences, batch, kv_type)
+    wishes = _Wishes(devices, vram, ram, context, sequences, batch, _kv_type(kv_type))
     source = Path(model)
     if os.path.isdir(source):  # unlike Path's method, False where it may not look
         return _place_anew(source, output, wishes, dry_run=dry_run)
@@ -105,7 +103,7 @@ def partition(
             raise PlanError("no output was given", hint="give the plan directory to write")
         _check_output(source, target, force=force)
     gguf = read_gguf(source)
-    built = build_model(gguf, kv_type or "f16")
+    built = build_model(gguf, wishes.kv_type or "f16")
     plan = _plan_model(gguf, built, wishes)
     if dry_run or target is None:
         return Plan(target, plan)
@@ -130,7 +128,15 @@ def _plan_model(gguf: GgufFile, built: Model, wishes: _Wishes) -> PlanFile:
         built.facts.context_length, wishes.context, wishes.sequences, wishes.batch
     )
     devices = parse_devices(wishes.devices, wishes.vram, wishes.ram)
-    return make_plan(built.graph.graph, built.tensors, built.facts, source, limits, devices)
+    return make_plan(
+        built.graph.graph,
+        built.tensors,
+        built.facts,
+        source,
+        limits,
+        devices,
+        kv_type=wishes.kv_type or "f16",
+    )
 
 
 def _write(
@@ -160,7 +166,7 @@ def _write(
 
 
 def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_run: bool) -> Plan:
-    """Replaces the ``plan.json`` of a plan; the weights stay where they are."""
+    """Replaces the ``plan.json`` of a plan, and its graph if that changes; not the weights."""
     old = read_plan(folder)
     if output is not None and os.path.realpath(output) != os.path.realpath(folder):
         raise PlanError(
@@ -168,10 +174,12 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
             hint="leave out the output, or copy the folder first",
         )
     check_weights(folder, old)
-    graph = _read_graph(folder, old.model_sha256)
-    changed = wishes.kv_type not in (None, *{cache.dtype for cache in old.caches})
+    before = old.caches[0].dtype if old.caches else "f16"
+    kv_type = wishes.kv_type or before
+    graph, intact = _read_graph(folder, old.model_sha256, before)
+    changed = _graph_type(kv_type) != _graph_type(before)
     if changed:
-        _retype_caches(graph, str(wishes.kv_type))
+        _retype_caches(graph, kv_type)
     plan = make_plan(
         graph.graph,
         old.tensors,
@@ -184,13 +192,13 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
             _either(wishes.batch, old.limits.batch),
         ),
         _devices_anew(old, wishes),
+        kv_type=kv_type,
     )
-    data, digest = encode_graph(graph) if changed else (b"", old.model_sha256)
+    rewritten = None if intact and not changed else encode_graph(graph)
+    digest = old.model_sha256 if rewritten is None else rewritten[1]
     plan = msgspec.structs.replace(plan, model_sha256=digest)
     if not dry_run:
-        if changed:
-            replace_file(folder / MODEL_FILE, data)
-        replace_file(folder / PLAN_FILE, encode_plan(plan))
+        replace_plan(folder, plan, None if rewritten is None else rewritten[0])
     return Plan(folder, plan)
 
 
@@ -212,19 +220,46 @@ def _devices_anew(old: PlanFile, wishes: _Wishes) -> list[DeviceSpec]:
     return parse_devices(",".join(items), wishes.vram, wishes.ram)
 
 
-def _read_graph(folder: Path, sha256: str) -> ir.Model:
-    """Reads the graph of a plan, which must be the one that the plan was written with."""
-    again = "partition the model file again"
+def _read_graph(folder: Path, sha256: str, kv_type: KvType) -> tuple[ir.Model, bool]:
+    """Reads the graph of a plan, and tells whether its file is the one that the plan names.
+
+    A crash while `replace_plan` changed the caches' type may have left the graph with the new type
+    beside the old plan: given the plan's type, it is the plan's graph again.
+    """
     path = file_inside(folder, MODEL_FILE)
     with reading(path):
         data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise PlanError(f"{path} is not the graph that this plan was written with", hint=again)
-    return ir.load(path)
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return ir.load(path), True
+    try:
+        graph = ir.load(path)
+        _retype_caches(graph, kv_type)
+        digest = encode_graph(graph)[1]
+    except Exception:  # whatever readers of ONNX make of a file that may be anything
+        digest = ""
+    if digest != sha256:
+        raise PlanError(
+            f"{path} is not the graph that this plan was written with",
+            hint="partition the model file again",
+        )
+    return graph, False
 
 
-def _retype_caches(graph: ir.Model, kv_type: str) -> None:
-    dtype = ir.DataType.FLOAT if kv_type == "f32" else ir.DataType.FLOAT16
+def _kv_type(name: str | None) -> KvType | None:
+    for kv_type in KV_TYPES:
+        if kv_type == name:
+            return kv_type
+    if name is not None:
+        raise PlanError(f"kv_type: expected one of {', '.join(KV_TYPES)} but got {name!r}")
+    return None
+
+
+def _graph_type(kv_type: KvType) -> ir.DataType:
+    """Returns the type of past and present in the graph: that of plain ONNX tools."""
+    return ir.DataType.FLOAT if kv_type == "f32" else ir.DataType.FLOAT16
+
+
+def _retype_caches(graph: ir.Model, kv_type: KvType) -> None:
     for value in [*graph.graph.inputs, *graph.graph.outputs]:
         if str(value.name).startswith(("past_key_values.", "present.")):
-            value.type = ir.TensorType(dtype)
+            value.type = ir.TensorType(_graph_type(kv_type))

@@ -13,6 +13,7 @@ from moesaic.plan_format import (
     Buffer,
     Cache,
     Device,
+    KvType,
     Limits,
     Memory,
     Part,
@@ -20,10 +21,17 @@ from moesaic.plan_format import (
     Tensor,
 )
 
-__all__ = ["MemoryPlan", "check_budgets", "kv_bytes", "plan_memory", "scratch_bytes"]
+__all__ = [
+    "MemoryPlan",
+    "check_budgets",
+    "kv_bytes",
+    "kv_row_bytes",
+    "plan_memory",
+    "scratch_bytes",
+]
 
 ALIGNMENT = 64
-_KV_BYTES = {"f16": 2, "f32": 4}
+_KV_GROUP = 32  # values of a head that share a scale of q8_0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,17 @@ def kv_bytes(caches: Iterable[Cache], limits: Limits, device: str) -> int:
         _pages(limits, window if cache.window else 0)
         * PAGE_TOKENS
         * cache.kv_heads
-        * (cache.k_dim + cache.v_dim)
-        * _KV_BYTES[cache.dtype]
+        * (kv_row_bytes(cache.dtype, cache.k_dim) + kv_row_bytes(cache.dtype, cache.v_dim))
         for cache in caches
         if cache.device == device
     )
+
+
+def kv_row_bytes(kv_type: KvType, dim: int) -> int:
+    """Returns the bytes of one token's `dim` values of one head, scales included."""
+    if kv_type == "q8_0":
+        return -(-dim // _KV_GROUP) * (_KV_GROUP + 2)
+    return dim * (4 if kv_type == "f32" else 2)
 
 
 def scratch_bytes(

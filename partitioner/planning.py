@@ -13,6 +13,7 @@ from moesaic.partitioner.memory import check_budgets, plan_memory
 from moesaic.plan_format import (
     FORMAT,
     VERSION,
+    KvType,
     Limits,
     ModelFacts,
     PlanFile,
@@ -22,7 +23,7 @@ from moesaic.plan_format import (
     tensor_list_digest,
 )
 
-__all__ = ["KV_TYPES", "choose_limits", "make_plan", "with_tensors"]
+__all__ = ["choose_limits", "make_plan", "with_tensors"]
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SEQUENCES = 8
@@ -30,7 +31,6 @@ DEFAULT_BATCH = 512
 MAX_SEQUENCES = 4096
 MAX_BATCH = 16384
 MIN_LOGITS_ROWS = 32
-KV_TYPES = ("f16", "f32")
 
 
 def choose_limits(
@@ -65,6 +65,7 @@ def make_plan(
     limits: Limits,
     devices: Sequence[DeviceSpec],
     *,
+    kv_type: KvType = "f16",
     placement: Placement | None = None,
 ) -> PlanFile:
     """Assigns, lowers and plans memory.
@@ -76,13 +77,14 @@ def make_plan(
         source: The file it comes from.
         limits: What memory is planned for.
         devices: The devices and their budgets.
+        kv_type: Element type of the caches; the graph's must fit it.
         placement: Where nodes run; by default `assign` decides.
 
     Raises:
         PlacementError: A budget is too small.
     """
     placement = placement or assign(graph, devices)
-    program = lower(graph, placement)
+    program = lower(graph, placement, kv_type)
     by_name = {tensor.name: tensor for tensor in tensors}
     memory = plan_memory(program, by_name, limits, devices)
     check_budgets(memory, program, by_name, limits)

@@ -13,13 +13,15 @@ def tokens_of(case):
     return np.load(MODELS / f"{case}.npz")["tokens"]
 
 
+@pytest.mark.parametrize("kv_type", ["f16", "bf16", "q8_0"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("options", [{"threads": 1}, {"threads": 3}, {"batch": 1}, {"batch": 7}])
-def test_logits_do_not_depend_on_threads_or_chunks(case, options, plan_of):
+def test_logits_do_not_depend_on_threads_or_chunks(case, options, kv_type, plan_of):
     tokens = tokens_of(case)
-    with moesaic.Runtime(plan_of(case)) as rt:
+    plan = plan_of(case, kv_type=kv_type)
+    with moesaic.Runtime(plan) as rt:
         expected = rt.logits(tokens)
-    with moesaic.Runtime(plan_of(case), **options) as rt:
+    with moesaic.Runtime(plan, **options) as rt:
         np.testing.assert_array_equal(rt.logits(tokens), expected)
 
 

@@ -20,7 +20,7 @@ def build_model(gguf: GgufFile, kv_type: str = "f16") -> Model:
 
     Args:
         gguf: The model.
-        kv_type: Element type of the caches, ``f16`` or ``f32``.
+        kv_type: Element type of the caches.
 
     Raises:
         ModelError: The family is unknown, or a key or a tensor is missing, wrong, or unexpected.

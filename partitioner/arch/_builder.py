@@ -43,7 +43,7 @@ class Builder:
 
     Args:
         gguf: The model file.
-        kv_type: Element type of the graph's caches, ``f16`` or ``f32``.
+        kv_type: Element type of the caches; the graph's are float32 for ``f32``, else float16.
     """
 
     def __init__(self, gguf: GgufFile, kv_type: str) -> None:

@@ -11,13 +11,13 @@ from moesaic.partitioner.lowering.fuse import fuse_linears
 from moesaic.partitioner.lowering.program import Program, Value
 from moesaic.partitioner.lowering.select import select_rows
 from moesaic.partitioner.ops import OPERATORS, Operator
-from moesaic.plan_format import Cache, Step
+from moesaic.plan_format import Cache, KvType, Step
 
 _GRAPH_POSITIONS = "Positions"
 
 
-def lower(graph: ir.Graph, placement: Placement) -> Program:
-    """Returns the program of a graph whose nodes are placed.
+def lower(graph: ir.Graph, placement: Placement, kv_type: KvType = "f16") -> Program:
+    """Returns the program of a graph whose nodes are placed, with caches of `kv_type`.
 
     Masks, past and present vanish: attention steps own a cache. Then the passes, in this order:
     nodes whose experts are split become a step a device and an addition; the rows of the result are
@@ -27,7 +27,7 @@ def lower(graph: ir.Graph, placement: Placement) -> Program:
     for node in graph:
         operator = OPERATORS[node.op_type]
         if operator.program is not None:
-            _add_step(program, node, operator, placement)
+            _add_step(program, node, operator, placement, kv_type)
     split_experts(program, placement)
     select_rows(program)
     fuse_linears(program)
@@ -35,7 +35,9 @@ def lower(graph: ir.Graph, placement: Placement) -> Program:
     return program
 
 
-def _add_step(program: Program, node: ir.Node, operator: Operator, placement: Placement) -> None:
+def _add_step(
+    program: Program, node: ir.Node, operator: Operator, placement: Placement, kv_type: KvType
+) -> None:
     form = operator.program
     assert form is not None
     assert node.name is not None
@@ -43,7 +45,7 @@ def _add_step(program: Program, node: ir.Node, operator: Operator, placement: Pl
     attributes = operator.step_attributes(node)
     if form.cached:
         attributes = {"cache": len(program.caches), **attributes}
-        program.caches.append(_cache(node, device))
+        program.caches.append(_cache(node, device, kv_type))
     arguments = operator.arguments(node)
     extra = [name for weight, name in form.with_weight.items() if arguments[weight] is not None]
     outputs = [node.outputs[operator.outputs.index(name)] for name in form.outputs]
@@ -80,7 +82,7 @@ def _value(value: ir.Value, device: str) -> Value:
     return Value(_name(value), device, dtype, "tokens", int(value.shape[-1]))  # type: ignore[arg-type]
 
 
-def _cache(node: ir.Node, device: str) -> Cache:
+def _cache(node: ir.Node, device: str, kv_type: KvType) -> Cache:
     past = OPERATORS[node.op_type].arguments(node)["past_key"]
     assert past is not None
     assert past.name is not None
@@ -90,7 +92,7 @@ def _cache(node: ir.Node, device: str) -> Cache:
     return Cache(
         layer=int(past.name.split(".")[1]),
         device=device,
-        dtype="f32" if past.dtype == ir.DataType.FLOAT else "f16",
+        dtype=kv_type,
         **attribute,
     )
 

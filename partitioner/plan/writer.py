@@ -15,6 +15,7 @@ import onnx_ir as ir
 from moesaic.errors import PlanError
 from moesaic.partitioner.plan.partial import exchange, partial_folder
 from moesaic.plan_format import PlanFile
+from moesaic.replace import replace_files, sync
 
 __all__ = [
     "MODEL_FILE",
@@ -24,7 +25,7 @@ __all__ = [
     "encode_graph",
     "encode_plan",
     "new_directory",
-    "replace_file",
+    "replace_plan",
     "require_space",
     "writing",
 ]
@@ -83,27 +84,20 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
         with writing(target):
             _open_to_umask(folder)
             for path in folder.iterdir():
-                _sync(path)
-            _sync(folder)
+                sync(path)
+            sync(folder)
             _put(folder, target, force=force)
-            _sync(target.parent)
+            sync(target.parent)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replaces a file atomically, synced to the disk."""
-    with writing(path):
-        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            shutil.copymode(path, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync(path.parent)
+def replace_plan(folder: Path, plan: PlanFile, graph: bytes | None = None) -> None:
+    """Replaces the ``plan.json`` of a plan, and with `graph` its ``model.onnx`` just before.
+
+    A crash between the two leaves the old plan, which still runs, beside the new graph.
+    """
+    files = {} if graph is None else {folder / MODEL_FILE: graph}
+    with writing(folder / PLAN_FILE):
+        replace_files({**files, folder / PLAN_FILE: encode_plan(plan)})
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -152,14 +146,6 @@ def _open_to_umask(folder: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

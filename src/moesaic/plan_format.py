@@ -5,7 +5,7 @@ are errors. This module is the meeting point of the two halves and imports neith
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,7 @@ import xxhash
 
 __all__ = [
     "FORMAT",
+    "KV_TYPES",
     "PAGE_TOKENS",
     "VERSION",
     "WEIGHTS_HEADER_BYTES",
@@ -21,6 +22,7 @@ __all__ = [
     "Buffer",
     "Cache",
     "Device",
+    "KvType",
     "Limits",
     "Memory",
     "ModelFacts",
@@ -41,6 +43,9 @@ VERSION = 1
 WEIGHTS_MAGIC = b"MOESAICW"
 WEIGHTS_HEADER_BYTES = 4096
 PAGE_TOKENS = 32
+
+KvType = Literal["f16", "f32", "bf16", "q8_0"]
+KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -107,7 +112,10 @@ class Limits(_Strict, frozen=True):
 
 
 class Cache(_Strict, frozen=True):
-    """The KV cache of one attention layer; ``window`` is 0 for full attention."""
+    """The KV cache of one attention layer; ``window`` is 0 for full attention.
+
+    In the graph, past and present are float32 for ``f32`` and float16 for every other type.
+    """
 
     layer: int
     device: str
@@ -115,7 +123,7 @@ class Cache(_Strict, frozen=True):
     kv_heads: int
     k_dim: int
     v_dim: int
-    dtype: Literal["f16", "f32"]
+    dtype: KvType
 
 
 class Assignment(_Strict, frozen=True):

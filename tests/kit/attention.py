@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType, quants
 from kit.ops import ISAS, vector
 from numpy.typing import NDArray
 
@@ -84,17 +85,29 @@ class Attention:
         return np.concatenate(parts)
 
 
+def stored(x: Array, dtype: str) -> NDArray[np.float64]:
+    """Heads [..., dim] as a cache of a type gives them back, by the word of numpy and gguf."""
+    if dtype == "f32":
+        return x.astype(np.float64)
+    if dtype == "f16":
+        return x.astype(np.float16).astype(np.float64)
+    kind = GGMLQuantizationType[dtype.upper()]
+    dim = x.shape[-1]
+    padding = [*[(0, 0)] * (x.ndim - 1), (0, -dim % 32)]
+    blocks = quants.quantize(np.pad(x, padding), kind)
+    return quants.dequantize(blocks, kind)[..., :dim].astype(np.float64)
+
+
 def attend(shape: Shape, q: Array, k: Array, v: Array) -> tuple[NDArray[np.float64], float]:
     """What the rows of one sequence see, in float64 over keys and values as the cache holds them.
 
     Also returns the error that float32 may make: a score's is relative, and its exponential's
     therefore grows with the largest score.
     """
-    stored = np.float16 if shape.dtype == "f16" else np.float32
     n, group = len(q), shape.heads // shape.kv_heads
     q = q.astype(np.float64).reshape(n, shape.heads, shape.k_dim)
-    k = k.astype(stored).astype(np.float64).reshape(n, shape.kv_heads, shape.k_dim)
-    v = v.astype(stored).astype(np.float64).reshape(n, shape.kv_heads, shape.v_dim)
+    k = stored(k.reshape(n, shape.kv_heads, shape.k_dim), shape.dtype)
+    v = stored(v.reshape(n, shape.kv_heads, shape.v_dim), shape.dtype)
     i, j = np.arange(n)[:, None], np.arange(n)[None, :]
     seen = (j <= i) & ((i - j < shape.window) if shape.window else True)
     sinks = shape.sink_values()

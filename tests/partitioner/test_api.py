@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import msgspec
 import onnx
@@ -110,7 +111,7 @@ def test_limits(options, expected):
         {"batch": 0},
         {"batch": 1 << 20},
         {"batch": 1.5},
-        {"kv_type": "bf16"},
+        {"kv_type": "q4_0"},
         {"kv_type": ""},
     ],
 )
@@ -253,6 +254,47 @@ def test_another_kv_type_changes_the_graph(plan_dir, tmp_path):
     assert made.file.model_sha256 == digest
     onnx.checker.check_model(str(plan_dir / "model.onnx"))
     partition(MODEL, tmp_path / "fresh", kv_type="f32")
+    assert contents(tmp_path / "fresh") == contents(plan_dir)
+
+
+@pytest.mark.parametrize("kv_type", ["bf16", "q8_0"])
+def test_cache_types_of_our_own_leave_the_graph_alone(kv_type, plan_dir, tmp_path):
+    before = contents(plan_dir)
+    made = partition(plan_dir, kv_type=kv_type)
+    assert {c.dtype for c in made.file.caches} == {kv_type}
+    after = contents(plan_dir)
+    assert after.pop("plan.json") != before.pop("plan.json")
+    assert after == before
+    partition(MODEL, tmp_path / "fresh", kv_type=kv_type)
+    assert contents(tmp_path / "fresh") == contents(plan_dir)
+    assert {c.dtype for c in partition(plan_dir, context=64).file.caches} == {kv_type}
+
+
+class Stopped(BaseException):
+    """What ends a process that loses power."""
+
+
+@pytest.mark.parametrize("then", [{"kv_type": "f32"}, {"kv_type": "q8_0"}, {}])
+def test_a_crash_between_graph_and_plan_is_repaired(plan_dir, tmp_path, monkeypatch, then):
+    rename = Path.replace
+
+    def stop_at_the_plan(self, target):
+        if target.name == "plan.json":
+            raise Stopped
+        return rename(self, target)
+
+    before = contents(plan_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop_at_the_plan)
+        with pytest.raises(Stopped):
+            partition(plan_dir, kv_type="f32")
+    left = contents(plan_dir)
+    assert left.pop("model.onnx") != before.pop("model.onnx")
+    assert left == before  # the old plan, which runs
+    with pytest.warns(UserWarning, match=r"model\.onnx"), moesaic.Runtime(plan_dir) as rt:
+        assert len(rt.generate("ab", max_tokens=2, ignore_eos=True).tokens) == 2
+    partition(plan_dir, **then)
+    partition(MODEL, tmp_path / "fresh", **then)
     assert contents(tmp_path / "fresh") == contents(plan_dir)
 
 

@@ -15,13 +15,13 @@ from moesaic.partitioner.lowering.program import step
 from moesaic.partitioner.machine import DeviceSpec, parse_devices
 from moesaic.partitioner.memory import kv_bytes, plan_memory
 from moesaic.partitioner.planning import choose_limits, make_plan
-from moesaic.plan_format import Cache, Limits, PlanFile, Source
+from moesaic.plan_format import KV_TYPES, Cache, KvType, Limits, PlanFile, Source
 
 SMALL = {"context": 40, "sequences": 2, "batch": 16}
 
 
-def plan(case: str, devices: str = "cpu", **limits: int) -> PlanFile:
-    built = build_model(read_gguf(MODELS / f"{case}.gguf"))
+def plan(case: str, devices: str = "cpu", kv_type: KvType = "f16", **limits: int) -> PlanFile:
+    built = build_model(read_gguf(MODELS / f"{case}.gguf"), kv_type)
     return make_plan(
         built.graph.graph,
         built.tensors,
@@ -29,12 +29,14 @@ def plan(case: str, devices: str = "cpu", **limits: int) -> PlanFile:
         Source(f"{case}.gguf", 1, {}),
         choose_limits(built.facts.context_length, **(SMALL | limits)),
         parse_devices(devices, None, None),
+        kv_type=kv_type,
     )
 
 
+@pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("case", ["llama-q8_0", "gemma3-mixed", "gpt-oss-mxfp4", "mixtral-f32"])
-def test_the_runtime_allocates_what_was_planned(case, tmp_path):
-    made = plan(case)
+def test_the_runtime_allocates_what_was_planned(case, kv_type, tmp_path):
+    made = plan(case, kv_type=kv_type)
     (found,) = executor(made, tmp_path, null_provider=False).memory()
     (planned,) = made.memory
     assert planned.weights == found["weights"]
@@ -73,6 +75,11 @@ def test_pools_of_pages():
     page = 32 * 2 * (8 + 4) * 2
     assert kv_bytes([cache()], limits, "cpu") == 3 * 2 * page
     assert kv_bytes([cache(dtype="f32")], limits, "cpu") == 3 * 2 * page * 2
+    assert kv_bytes([cache(dtype="bf16")], limits, "cpu") == 3 * 2 * page
+    # groups of 32 with a scale of two bytes; heads are padded to whole groups
+    assert kv_bytes([cache(dtype="q8_0")], limits, "cpu") == 3 * 2 * 32 * 2 * (34 + 34)
+    wide = cache(dtype="q8_0", k_dim=96, v_dim=80)
+    assert kv_bytes([wide], limits, "cpu") == 3 * 2 * 32 * 2 * (3 * 34 + 3 * 34)
     assert kv_bytes([cache(window=1)], limits, "cpu") == 3 * (3 + 1) * page
     assert kv_bytes([cache()], limits, "cuda:0") == 0
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kit.attention import Attention, Shape, attend
+from kit.attention import Attention, Shape, attend, stored
 from kit.ops import ISAS
 
 SHAPES = [
@@ -22,12 +22,24 @@ SHAPES = [
     Shape(heads=71, kv_heads=1, k_dim=16, v_dim=16),
     Shape(heads=2, kv_heads=1, k_dim=256, v_dim=256, window=100),
     Shape(heads=4, kv_heads=2, k_dim=192, v_dim=128, sinks=True),
+    Shape(heads=4, kv_heads=2, dtype="bf16"),
+    Shape(heads=6, kv_heads=2, k_dim=24, v_dim=17, dtype="bf16", window=33, sinks=True),
+    Shape(heads=3, kv_heads=3, k_dim=64, v_dim=80, dtype="bf16", softcap=4.0),
+    Shape(heads=8, kv_heads=2, k_dim=64, v_dim=64, dtype="q8_0"),
+    Shape(heads=16, kv_heads=2, k_dim=64, v_dim=64, dtype="q8_0", window=40, sinks=True),
+    Shape(heads=4, kv_heads=4, k_dim=128, v_dim=96, dtype="q8_0", softcap=5.0),
+    Shape(heads=6, kv_heads=2, k_dim=24, v_dim=17, dtype="q8_0"),
+    Shape(heads=3, kv_heads=1, k_dim=80, v_dim=49, dtype="q8_0", window=33),
+    Shape(heads=1, kv_heads=1, k_dim=1, v_dim=1, dtype="q8_0", sinks=True),
 ]
 LONG = [
     Shape(heads=2, kv_heads=1, k_dim=16, v_dim=20),
     Shape(heads=3, kv_heads=3, k_dim=16, v_dim=16, dtype="f32", sinks=True, softcap=3.0),
     Shape(heads=4, kv_heads=2, k_dim=16, v_dim=16, window=1500),
+    Shape(heads=4, kv_heads=2, k_dim=40, v_dim=32, dtype="q8_0", sinks=True),
+    Shape(heads=2, kv_heads=2, k_dim=16, v_dim=16, dtype="bf16", window=1500),
 ]
+DTYPES = ["f16", "f32", "bf16", "q8_0"]
 
 
 def check(y, shape, qkv):
@@ -143,9 +155,10 @@ def test_values_before_the_window_are_forgotten():
     assert np.isnan(y[88]).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", [0, 70])
-def test_forked_sequences_share_their_past_and_nothing_else(window):
-    shape = Shape(window=window)
+def test_forked_sequences_share_their_past_and_nothing_else(window, dtype):
+    shape = Shape(k_dim=40, window=window, dtype=dtype)
     common, left, right = (shape.inputs(n, n) for n in (45, 61, 62))
     op = Attention(shape)
     first = op.step.create()
@@ -166,15 +179,47 @@ def test_a_full_window_is_no_window():
     )
 
 
-def test_float16_caches_round_to_nearest_even():
-    shape = Shape(heads=1, kv_heads=1, k_dim=1, v_dim=16)
-    ties = np.array([1 + 2**-11, 1 + 3 * 2**-11, 2**-25, 3 * 2**-25, 65519.0, -65519.0], np.float32)
+def read_back(shape, values, isa):
+    """Values of one token as the cache gives them back: attention to it alone is the identity."""
+    one = np.ones((1, shape.heads * shape.k_dim), np.float32)
+    return Attention(shape, isa=isa).sequence((one, one, values[None]))[0]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_cache_holds_what_its_type_says(dtype, isa):
     rng = np.random.default_rng(0)
-    v = np.concatenate([ties, rng.standard_normal(10).astype(np.float32) * 1e-6])[None]
-    for isa in ISAS:
-        one = np.ones((1, 1), np.float32)
-        y = Attention(shape, isa=isa).sequence((one, one, v))
-        np.testing.assert_array_equal(y, v.astype(np.float16).astype(np.float32))
+    for dim in (1, 15, 16, 31, 32, 33, 64, 80, 96):
+        shape = Shape(heads=1, kv_heads=1, k_dim=1, v_dim=dim, dtype=dtype)
+        for spread in (1e-30, 1e-6, 1.0, 1e3):
+            values = (rng.standard_normal(dim) * spread).astype(np.float32)
+            values[rng.integers(0, dim, dim // 4)] = 0
+            np.testing.assert_array_equal(read_back(shape, values, isa), stored(values, dtype))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_halves_round_as_the_type_says(isa):
+    ties = {
+        "f16": [1 + 2**-11, 1 + 3 * 2**-11, 2**-25, 3 * 2**-25, 65519.0, -65519.0],
+        "bf16": [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 2**-140, 3.4e38, -3 * 2**-134],
+        "q8_0": [127.0, 0.5, -0.5, 1.5, 2.5, -2.5, 126.5, -0.49999997],  # the scale is one
+    }
+    for dtype, values in ties.items():
+        shape = Shape(heads=1, kv_heads=1, k_dim=1, v_dim=len(values), dtype=dtype)
+        row = np.array(values, np.float32)
+        np.testing.assert_array_equal(read_back(shape, row, isa), stored(row, dtype))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_no_cache_can_hold_is_not_hidden(dtype, isa):
+    shape = Shape(heads=1, kv_heads=1, k_dim=1, v_dim=64, dtype=dtype)
+    for bad in (np.nan, np.inf, -np.inf):
+        values = np.ones(64, np.float32)
+        values[40] = bad
+        y = read_back(shape, values, isa)
+        assert not np.isfinite(y[40])
+        np.testing.assert_array_equal(y[:32], stored(values[:32], dtype))  # the other group
 
 
 def test_scores_far_apart_stay_finite():

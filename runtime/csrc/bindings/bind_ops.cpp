@@ -113,8 +113,9 @@ class Builder {
 
   void cache(const CacheSpec& spec) {
     const auto& [kv_heads, k_dim, v_dim, window, dtype] = spec;
-    program_.caches.push_back(
-        {0, 0, window, kv_heads, k_dim, v_dim, dtype == "f16" ? KvType::kF16 : KvType::kF32});
+    const std::optional<KvType> type = find_kv_type(dtype);
+    if (!type) fail("no cache type " + dtype);
+    program_.caches.push_back({0, 0, window, kv_heads, k_dim, v_dim, *type});
   }
 
   Program build() {

@@ -97,11 +97,12 @@ class Builder {
 
   void add_cache(const SpecValue& v) {
     const std::string dtype = v.field("dtype").str();
-    if (dtype != "f16" && dtype != "f32") v.field("dtype").fail("unknown dtype `" + dtype + "`");
-    program_.caches.push_back(
-        {v.field("layer").i32(), look_up(devices_, v.field("device"), "device"),
-         v.field("window").i64(), v.field("kv_heads").i64(), v.field("k_dim").i64(),
-         v.field("v_dim").i64(), dtype == "f16" ? KvType::kF16 : KvType::kF32});
+    const std::optional<KvType> type = find_kv_type(dtype);
+    if (!type) v.field("dtype").fail("unknown dtype `" + dtype + "`");
+    program_.caches.push_back({v.field("layer").i32(),
+                               look_up(devices_, v.field("device"), "device"),
+                               v.field("window").i64(), v.field("kv_heads").i64(),
+                               v.field("k_dim").i64(), v.field("v_dim").i64(), *type});
   }
 
   void add_buffer(const SpecValue& v) {

@@ -6,9 +6,6 @@
 namespace moesaic::cpu::MOESAIC_ISA {
 namespace {
 
-inline constexpr int kPageSlots = 32;
-
-inline int64_t padded(int64_t dim) { return (dim + kLanes - 1) / kLanes * kLanes; }
 inline float minus_infinity() { return -__builtin_inff(); }
 
 // Partial result of a query: largest score, sum of exponentials, unnormalised values [padded
@@ -85,26 +82,12 @@ void gather_queries(const Attend& a) {
   }
 }
 
-// The first `slots` slots of one head of a page as float32 rows of padded length: in place if they
-// are so already.
-const float* page_rows(const std::byte* data, int32_t page, const Attend& a, int64_t dim, int slots,
+// The slots of a page of the block's kv head, float32.
+const float* page_rows(const Attend& a, const std::byte* data, int32_t page, int64_t dim, int slots,
                        float* buffer) {
-  const int64_t first = (page * a.shape.kv_heads + a.kv_head) * kPageSlots * dim;
-  const float* f32 = reinterpret_cast<const float*>(data) + first;
-  const uint16_t* f16 = reinterpret_cast<const uint16_t*>(data) + first;
-  if (!a.shape.f16 && dim % kLanes == 0 && slots == kPageSlots) return f32;
-  const int64_t whole = dim / kLanes * kLanes, rest = dim - whole;
-  float* to = buffer;
-  for (int slot = 0; slot < slots; ++slot, f32 += dim, f16 += dim, to += padded(dim)) {
-    for (int64_t d = 0; d < whole; d += kLanes) {
-      store(a.shape.f16 ? load_f16(f16 + d) : load(f32 + d), to + d);
-    }
-    if (rest) {
-      store(a.shape.f16 ? load_f16_partial(f16 + whole, rest) : load_partial(f32 + whole, rest),
-            to + whole);
-    }
-  }
-  return buffer;
+  const int64_t bytes = kPageSlots * kv_row_bytes(a.shape.kv_type, dim);
+  const std::byte* head = data + (page * a.shape.kv_heads + a.kv_head) * bytes;
+  return read_slots(a.shape.kv_type, head, dim, slots, buffer);
 }
 
 // Dot products of kQueries queries with the first `slots` keys, 16 at a time: sixteen lanes of
@@ -250,8 +233,8 @@ void attend_page(const Attend& a, int64_t page) {
   const int64_t base = page * kPageSlots, end = a.block.position + a.block.rows - base;
   const int slots = end < kPageSlots ? static_cast<int>(end) : kPageSlots;
   const int32_t number = a.block.table[page];
-  const float* keys = page_rows(a.data.keys, number, a, a.shape.k_dim, slots, a.key_slots);
-  const float* values = page_rows(a.data.values, number, a, a.shape.v_dim, slots, a.value_slots);
+  const float* keys = page_rows(a, a.data.keys, number, a.shape.k_dim, slots, a.key_slots);
+  const float* values = page_rows(a, a.data.values, number, a.shape.v_dim, slots, a.value_slots);
   int64_t query = 0;
   for (; query + 4 <= a.queries; query += 4) attend_tile<4>(a, query, base, keys, values);
   for (; query + 2 <= a.queries; query += 2) attend_tile<2>(a, query, base, keys, values);
@@ -342,18 +325,6 @@ void fold_spans(const AttentionShape& shape, const AttentionData& data, const At
       if (a.sees_span(i, span)) fold_span(total, a.partial(i), shape.v_dim);
     }
     write_output(a, i, total);
-  }
-}
-
-void store_kv(const float* from, std::byte* to, int64_t n, bool f16) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const int64_t m = n - i < kLanes ? n - i : kLanes;
-    const Vec v = load_partial(from + i, m);
-    if (f16) {
-      store_f16_partial(v, reinterpret_cast<uint16_t*>(to) + i, m);
-    } else {
-      store_partial(v, reinterpret_cast<float*>(to) + i, m);
-    }
   }
 }
 

@@ -28,7 +28,7 @@ AttentionShape attention_shape(const Context& context, const Step& step) {
           cache.window,
           static_cast<float>(attrs.f64("scale")),
           static_cast<float>(attrs.f64("softcap")),
-          cache.dtype == KvType::kF16,
+          cache.dtype,
           context.vector(step.weights[0])};
 }
 
@@ -96,15 +96,18 @@ void Attention::run(const StepRun& run) {
 }
 
 void Attention::store_rows(int64_t begin, int64_t end) {
-  const int64_t heads = shape_.kv_heads, size = shape_.f16 ? 2 : 4;
+  const int64_t heads = shape_.kv_heads;
+  const KvType type = shape_.kv_type;
+  const int64_t key_bytes = kPageTokens * kv_row_bytes(type, shape_.k_dim);
+  const int64_t value_bytes = kPageTokens * kv_row_bytes(type, shape_.v_dim);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t page = tables_[row][positions_[row] / kPageTokens];
+    const int64_t slot = positions_[row] % kPageTokens;
     for (int64_t h = 0; h < heads; ++h) {
-      const int64_t slot = (page * heads + h) * kPageTokens + positions_[row] % kPageTokens;
-      ops_.store_kv(k_ + (row * heads + h) * shape_.k_dim,
-                    storage_.keys + slot * shape_.k_dim * size, shape_.k_dim, shape_.f16);
-      ops_.store_kv(v_ + (row * heads + h) * shape_.v_dim,
-                    storage_.values + slot * shape_.v_dim * size, shape_.v_dim, shape_.f16);
+      ops_.store_kv(k_ + (row * heads + h) * shape_.k_dim, type,
+                    storage_.keys + (page * heads + h) * key_bytes, slot, shape_.k_dim);
+      ops_.store_kv(v_ + (row * heads + h) * shape_.v_dim, type,
+                    storage_.values + (page * heads + h) * value_bytes, slot, shape_.v_dim);
     }
   }
 }

@@ -30,14 +30,11 @@ PageKind page_kind(const Cache& cache) {
   return cache.window ? PageKind::kWindowed : PageKind::kFull;
 }
 
-// Keys and values of one page.
-int64_t page_values(const Cache& cache, int64_t dim) { return cache.kv_heads * kPageTokens * dim; }
-int64_t element_bytes(const Cache& cache) { return cache.dtype == KvType::kF16 ? 2 : 4; }
 int64_t key_page_bytes(const Cache& cache) {
-  return page_values(cache, cache.k_dim) * element_bytes(cache);
+  return cache.kv_heads * kPageTokens * kv_row_bytes(cache.dtype, cache.k_dim);
 }
 int64_t value_page_bytes(const Cache& cache) {
-  return page_values(cache, cache.v_dim) * element_bytes(cache);
+  return cache.kv_heads * kPageTokens * kv_row_bytes(cache.dtype, cache.v_dim);
 }
 
 // Bytes of weights.bin that the steps of a device read.

@@ -21,7 +21,7 @@ struct StripMatrix {
   int64_t cols = 0;
 };
 
-// Keys and values of one cache: [page][kv_head][slot][dim], elements of `dtype`.
+// Keys and values of one cache: [page][kv_head], 32 slots of kv_row_bytes each.
 struct CacheStorage {
   Cache spec;
   std::byte* keys;

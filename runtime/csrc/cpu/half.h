@@ -1,4 +1,5 @@
-// float16 <-> float32 in integer arithmetic: exact, round to nearest even, as hardware does.
+// float16 and bfloat16 <-> float32 in integer arithmetic: exact, round to nearest even, as hardware
+// does.
 #pragma once
 
 #include <bit>
@@ -33,6 +34,16 @@ inline uint16_t float_to_half(float value) {
   }
   const uint32_t odd = magnitude >> 13 & 1;
   return static_cast<uint16_t>(sign | (((magnitude + 0xfff + odd) >> 13) - (112 << 10)));
+}
+
+inline float bfloat_to_float(uint16_t value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
+}
+
+inline uint16_t float_to_bfloat(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (value != value) return static_cast<uint16_t>((bits | 0x400000) >> 16);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 }  // namespace moesaic::cpu

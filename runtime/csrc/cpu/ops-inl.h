@@ -1,7 +1,8 @@
 // All inner loops and their table. Include a vec_*.h and define MOESAIC_ISA first.
 
-// clang-format off: math before its users
+// clang-format off: before their users
 #include "cpu/math-inl.h"
+#include "cpu/kv_slots-inl.h"
 // clang-format on
 #include "cpu/attention-inl.h"
 #include "cpu/elementwise-inl.h"

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "plan/kv_type.h"
+
 namespace moesaic::cpu {
 
 enum class Isa;
@@ -41,8 +43,8 @@ struct AttentionShape {
   int64_t v_dim;
   int64_t window;  // 0: all of the past
   float scale;
-  float softcap;       // 0: none
-  bool f16;            // element type of the cache
+  float softcap;  // 0: none
+  KvType kv_type;
   const float* sinks;  // [heads] or null
 };
 
@@ -88,8 +90,8 @@ struct OpKernels {
   void (*add)(const float* a, const float* b, float* y, int64_t n);
   void (*scale)(const float* x, float factor, float* y, int64_t n);
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
-  // Appends one head of one token to its page: n values as float16 or float32.
-  void (*store_kv)(const float* from, std::byte* to, int64_t n, bool f16);
+  // Writes a token's `dim` values of one head to a slot of the 32 that `head` is of its page.
+  void (*store_kv)(const float* from, KvType type, std::byte* head, int64_t slot, int64_t dim);
   // A block's rows with one kv head over all their spans: writes y.
   void (*attend)(const AttentionShape& shape, const AttentionData& data,
                  const AttentionBlock& block, int64_t kv_head, float* workspace);

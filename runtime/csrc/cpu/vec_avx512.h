@@ -39,6 +39,36 @@ inline void store_f16_partial(Vec a, uint16_t* to, int64_t n) {
                            _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+inline __m512 widen_bf16(__m256i a) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16));
+}
+inline Vec load_bf16(const uint16_t* from) {
+  return {widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
+}
+inline Vec load_bf16_partial(const uint16_t* from, int64_t n) {
+  return {widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), from))};
+}
+inline void store_bf16_partial(Vec a, uint16_t* to, int64_t n) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_add_epi32(bits, half);
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i kept = _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
+  _mm256_mask_storeu_epi16(to, first_lanes(n), _mm512_cvtepi32_epi16(kept));
+}
+inline Vec load_i8(const int8_t* from) {
+  return {_mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))};
+}
+inline void store_i8(Vec a, int8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+inline Vec splat_f16(const uint16_t* from) {
+  return {_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(*from)))};
+}
+
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }

@@ -50,6 +50,24 @@ inline void store_f16_partial(Vec a, uint16_t* to, int64_t n) {
   for (int i = 0; i < n; ++i) to[i] = float_to_half(a.v[i]);
 }
 
+inline Vec load_bf16(const uint16_t* from) {
+  return lanes([&](int i) { return bfloat_to_float(from[i]); });
+}
+inline Vec load_bf16_partial(const uint16_t* from, int64_t n) {
+  return lanes([&](int i) { return i < n ? bfloat_to_float(from[i]) : 0.0f; });
+}
+inline void store_bf16_partial(Vec a, uint16_t* to, int64_t n) {
+  for (int i = 0; i < n; ++i) to[i] = float_to_bfloat(a.v[i]);
+}
+inline Vec load_i8(const int8_t* from) {
+  return lanes([&](int i) { return static_cast<float>(from[i]); });
+}
+// All lanes, which hold integers in [-128, 127].
+inline void store_i8(Vec a, int8_t* to) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int8_t>(a.v[i]);
+}
+inline Vec splat_f16(const uint16_t* from) { return splat(half_to_float(*from)); }
+
 inline Vec operator+(Vec a, Vec b) {
   return lanes([&](int i) { return a.v[i] + b.v[i]; });
 }

@@ -99,6 +99,14 @@ void Attrs::expect_only(std::initializer_list<std::string_view> names) const {
 
 std::string_view op_name(Op op) { return kOpNames[static_cast<size_t>(op)]; }
 
+std::optional<KvType> find_kv_type(std::string_view name) {
+  if (name == "f16") return KvType::kF16;
+  if (name == "f32") return KvType::kF32;
+  if (name == "bf16") return KvType::kBF16;
+  if (name == "q8_0") return KvType::kQ8_0;
+  return std::nullopt;
+}
+
 std::optional<Op> find_op(std::string_view name) {
   const auto found = std::find(kOpNames.begin(), kOpNames.end(), name);
   if (found == kOpNames.end()) return std::nullopt;

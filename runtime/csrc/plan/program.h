@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "plan/codec.h"
+#include "plan/kv_type.h"
 
 namespace moesaic {
 
@@ -49,7 +50,7 @@ struct Buffer {
   int64_t width() const { return bytes_per_row / 4; }  // both dtypes have 4 bytes
 };
 
-enum class KvType : uint8_t { kF16, kF32 };
+std::optional<KvType> find_kv_type(std::string_view name);  // "f16", "f32", "bf16", "q8_0"
 
 struct Cache {
   int layer;

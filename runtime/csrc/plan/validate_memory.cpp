@@ -55,11 +55,10 @@ void check_cache(const Program& program, const Cache& cache) {
   const int64_t per_sequence = cache.window == 0 ? pages(program.limits.context)
                                                  : pages(cache.window + program.limits.batch) + 1;
   const int64_t tokens = mul_sat(program.limits.sequences * per_sequence, kPageTokens);
-  const int64_t element = cache.dtype == KvType::kF16 ? 2 : 4;
+  const int64_t row =
+      kv_row_bytes(cache.dtype, cache.k_dim) + kv_row_bytes(cache.dtype, cache.v_dim);
   expect_range(where, "pages", program.limits.sequences * per_sequence, 1, kMaxPages);
-  expect_range(where, "bytes",
-               mul_sat(tokens, cache.kv_heads * (cache.k_dim + cache.v_dim) * element), 1,
-               kMaxDevice);
+  expect_range(where, "bytes", mul_sat(tokens, cache.kv_heads * row), 1, kMaxDevice);
 }
 
 void check_reserved(const Program& program, const Buffer& buffer, const std::string& where) {

@@ -37,7 +37,7 @@ def partition(
         int | None, typer.Option(help="Tokens of one step (the prefill chunk); default 512.")
     ] = None,
     kv_type: Annotated[
-        str | None, typer.Option(help="KV cache type: f16 (default) or f32.")
+        str | None, typer.Option(help="KV cache type: f16 (default), f32, bf16 or q8_0.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan and report, write nothing.")

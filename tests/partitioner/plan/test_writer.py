@@ -8,7 +8,7 @@ import pytest
 
 from moesaic.errors import PlanError
 from moesaic.partitioner.plan import writer
-from moesaic.partitioner.plan.writer import new_directory, replace_file, require_space
+from moesaic.partitioner.plan.writer import new_directory, require_space
 
 
 def contents(folder):
@@ -111,30 +111,6 @@ def test_a_place_that_may_not_be_looked_at_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(writer.Path, "exists", denied)
     with pytest.raises(PlanError, match="Permission denied"):
         require_space(tmp_path / "plan", 1)
-
-
-def test_a_file_is_replaced_whole(tmp_path):
-    path = tmp_path / "plan.json"
-    path.write_text("old")
-    path.chmod(0o640)
-    replace_file(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert contents(tmp_path) == ["plan.json"]
-
-
-def test_a_file_survives_a_failed_replacement(tmp_path, monkeypatch):
-    path = tmp_path / "plan.json"
-    path.write_text("old")
-
-    def full(fd):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writer.os, "fsync", full)
-    with pytest.raises(PlanError, match="No space left"):
-        replace_file(path, b"new")
-    assert path.read_text() == "old"
-    assert contents(tmp_path) == ["plan.json"]
 
 
 def test_space_is_checked_where_the_target_will_be(tmp_path, monkeypatch):
