@@ -61,7 +61,7 @@ def test_a_list_for_people_and_for_programs(tmp_path):
         ("llama-q8_0", "llama", True),
         ("gpt-oss-mxfp4", "gpt-oss", False),
     ]
-    assert listed[1]["source"] == copy
+    assert listed[1]["source"] == str(copy)
     assert all(entry["bytes"] > 10000 and entry["complete"] for entry in listed)
 
 
