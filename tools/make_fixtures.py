@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from fixtures import vocabulary
-from fixtures.cases import CASES
-from fixtures.families import FAMILIES, shapes, write_metadata
+from fixtures.families import CASES, FAMILIES, shapes, write_metadata
 from fixtures.model import Case, Tensors, draw, split_experts
 from fixtures.quantize import encode
 from gguf import GGUFWriter

@@ -1,18 +1,9 @@
 """Gemma 3 (text): norms on both sides of each block, windows on five layers of six."""
 
-from moesaic.partitioner.arch._blocks import (
-    Activation,
-    Attention,
-    add,
-    attention,
-    embedding,
-    finish,
-    head,
-    mlp,
-    norm,
-    scale,
-)
+from moesaic.partitioner.arch._attention import Attention, attention
+from moesaic.partitioner.arch._blocks import add, embedding, finish, head, norm, scale
 from moesaic.partitioner.arch._builder import Builder, Model
+from moesaic.partitioner.arch._feed_forward import Activation, mlp
 from moesaic.partitioner.arch._hyper import (
     MAX_CONTEXT,
     Hyper,

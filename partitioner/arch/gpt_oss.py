@@ -1,18 +1,9 @@
 """gpt-oss: experts with biases and a clamped swiglu, attention sinks, alternating windows."""
 
-from moesaic.partitioner.arch._blocks import (
-    Activation,
-    Attention,
-    Mixture,
-    add,
-    attention,
-    embedding,
-    finish,
-    head,
-    mixture,
-    norm,
-)
+from moesaic.partitioner.arch._attention import Attention, attention
+from moesaic.partitioner.arch._blocks import add, embedding, finish, head, norm
 from moesaic.partitioner.arch._builder import Builder, Model
+from moesaic.partitioner.arch._feed_forward import Activation, Mixture, mixture
 from moesaic.partitioner.arch._hyper import (
     MAX_CONTEXT,
     MAX_EXPERTS,

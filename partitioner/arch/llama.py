@@ -2,19 +2,10 @@
 
 import onnx_ir as ir
 
-from moesaic.partitioner.arch._blocks import (
-    Attention,
-    Mixture,
-    add,
-    attention,
-    embedding,
-    finish,
-    head,
-    mixture,
-    mlp,
-    norm,
-)
+from moesaic.partitioner.arch._attention import Attention, attention
+from moesaic.partitioner.arch._blocks import add, embedding, finish, head, norm
 from moesaic.partitioner.arch._builder import Builder, Model
+from moesaic.partitioner.arch._feed_forward import Mixture, mixture, mlp
 from moesaic.partitioner.arch._hyper import Hyper, feed_forward, read_hyper, refuse_other
 from moesaic.partitioner.arch._rope import Rope, rope
 
