@@ -284,6 +284,14 @@ _TABLE = (
         program=Program(inputs=("x",), attributes=("factor",)),
     ),
     Operator(
+        "SigmoidGate",
+        "x · sigmoid(gate); each value of the gate belongs to an equal run of the last axis of x.",
+        inputs=("x", "gate"),
+        infer=_like("x"),
+        work=_elementwise("x", "gate", flops=1),
+        program=Program(inputs=("x", "gate")),
+    ),
+    Operator(
         "Softcap",
         "cap · tanh(x / cap).",
         inputs=("x",),

@@ -436,6 +436,49 @@ def test_softcap_is_accurate_everywhere_and_keeps_the_sign(isa):
     np.testing.assert_array_equal(np.signbit(y[:, :-1]), np.signbit(x[:, :-1]))
 
 
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z.astype(np.float64)))
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(
+    ("width", "gates"), [*((w, 1) for w in WIDTHS), *((w, w) for w in WIDTHS), (96, 3), (51, 17)]
+)
+def test_sigmoid_gate(rows, width, gates):
+    x, gate = normal(rows, width), normal(rows, gates, seed=1, spread=5.0)
+
+    def call(inputs, **options):
+        return run("SigmoidGate", {}, inputs, [width], **options)
+
+    (y,) = same_everywhere(call, [x, gate])
+    expected = x * np.repeat(sigmoid(gate), width // gates, axis=1)
+    np.testing.assert_allclose(y, expected, rtol=4e-7)
+    np.testing.assert_array_equal(call([x, gate], in_place=True)[0], y)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [1, 20])
+def test_sigmoid_gate_far_from_zero_and_at_it(isa, size):
+    gate = np.concatenate([np.linspace(-87, 200, 4001), [0.0, -0.0, -1e30, 1e30, -np.inf, np.inf]])
+    gate = gate.astype(np.float32)[None]
+    x = np.full((1, size * gate.size), -3.0, np.float32)
+    (y,) = run("SigmoidGate", {}, [x, gate], [x.shape[1]], isa=isa)
+    with np.errstate(over="ignore"):
+        expected = np.repeat(-3 * sigmoid(gate), size, axis=1)
+    np.testing.assert_allclose(y, expected, rtol=4e-7)
+    halves = y[0, size * 4001 : size * 4003]
+    np.testing.assert_array_equal(halves, -1.5)
+    (y,) = run("SigmoidGate", {}, [x, np.full_like(gate, np.nan)], [x.shape[1]], isa=isa)
+    assert np.isnan(y).all()
+
+
+def test_gates_divide_the_row():
+    with pytest.raises(PlanError, match="4 gates do not divide 10 values"):
+        run("SigmoidGate", {}, [normal(2, 10), normal(2, 4)], [10])
+    with pytest.raises(PlanError, match="expected 8 values a row, got 9"):
+        run("SigmoidGate", {}, [normal(2, 8), normal(2, 4)], [9])
+
+
 @pytest.mark.parametrize("kind", ["silu", "gelu_tanh", "swiglu_clamped"])
 def test_gated_activation_is_the_kernel_that_experts_use(kind):
     gate, up = normal(70, 333, spread=4.0), normal(70, 333, seed=1, spread=4.0)

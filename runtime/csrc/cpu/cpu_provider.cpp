@@ -98,6 +98,8 @@ class CpuProvider final : public Provider {
         return make_add(context, step);
       case Op::kScale:
         return make_scale(context, step);
+      case Op::kSigmoidGate:
+        return make_sigmoid_gate(context, step);
       case Op::kSoftcap:
         return make_softcap(context, step);
       case Op::kSelectRows:

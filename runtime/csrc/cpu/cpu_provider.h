@@ -68,6 +68,7 @@ std::unique_ptr<Kernel> make_experts(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_gated_activation(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_add(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_scale(const Context& context, const Step& step);
+std::unique_ptr<Kernel> make_sigmoid_gate(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_softcap(const Context& context, const Step& step);
 std::unique_ptr<Kernel> make_select_rows(const Context& context, const Step& step);
 

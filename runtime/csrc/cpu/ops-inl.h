@@ -11,11 +11,12 @@
 #include "cpu/rms_norm-inl.h"
 #include "cpu/rope-inl.h"
 #include "cpu/route-inl.h"
+#include "cpu/sigmoid_gate-inl.h"
 
 namespace moesaic::cpu::MOESAIC_ISA {
 
 extern const OpKernels kOps;
-const OpKernels kOps = {rms_norm, layer_norm, rope,   route,       add,       scale,
-                        softcap,  store_kv,   attend, attend_span, fold_spans};
+const OpKernels kOps = {rms_norm,     layer_norm, rope,     route,  add,         scale,
+                        sigmoid_gate, softcap,    store_kv, attend, attend_span, fold_spans};
 
 }  // namespace moesaic::cpu::MOESAIC_ISA

@@ -89,6 +89,9 @@ struct OpKernels {
                 float* scratch);
   void (*add)(const float* a, const float* b, float* y, int64_t n);
   void (*scale)(const float* x, float factor, float* y, int64_t n);
+  // `groups` runs of `size` values, each times the sigmoid of its gate. y may be x, or the gates if
+  // size is 1.
+  void (*sigmoid_gate)(const float* x, const float* gates, float* y, int64_t groups, int64_t size);
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
   // Writes a token's `dim` values of one head to a slot of the 32 that `head` is of its page.
   void (*store_kv)(const float* from, KvType type, std::byte* head, int64_t slot, int64_t dim);

@@ -9,9 +9,10 @@
 namespace moesaic {
 namespace {
 
-constexpr std::array<std::string_view, 14> kOpNames = {
-    "Embedding", "RMSNorm",         "LayerNorm", "Linear", "Rope",    "Attention",  "Route",
-    "Experts",   "GatedActivation", "Add",       "Scale",  "Softcap", "SelectRows", "Copy",
+constexpr std::array<std::string_view, 15> kOpNames = {
+    "Embedding", "RMSNorm",     "LayerNorm", "Linear",          "Rope",
+    "Attention", "Route",       "Experts",   "GatedActivation", "Add",
+    "Scale",     "SigmoidGate", "Softcap",   "SelectRows",      "Copy",
 };
 
 // Scratch for `rows` rows of activations as the kernels of these matrices read them: one region for

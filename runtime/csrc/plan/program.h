@@ -124,6 +124,7 @@ enum class Op : uint8_t {
   kGatedActivation,
   kAdd,
   kScale,
+  kSigmoidGate,
   kSoftcap,
   kSelectRows,
   kCopy,

@@ -27,6 +27,7 @@ bool in_place(Op op) {
     case Op::kGatedActivation:
     case Op::kAdd:
     case Op::kScale:
+    case Op::kSigmoidGate:
     case Op::kSoftcap:
       return true;
     default:

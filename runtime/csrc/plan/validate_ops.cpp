@@ -216,6 +216,19 @@ void check_scale(const StepCheck& c) {
   c.number("factor");
 }
 
+void check_sigmoid_gate(const StepCheck& c) {
+  c.counts(2, 1, 0);
+  c.step.attrs.expect_only({});
+  const Buffer &x = c.input(0), &gate = c.input(1);
+  c.shape(x, x.rows, x.width());
+  c.shape(gate, x.rows, gate.width());
+  c.shape(c.output(0), x.rows, x.width());
+  if (x.width() % gate.width() != 0) {
+    c.fail("buffer `" + gate.name + "`: " + std::to_string(gate.width()) + " gates do not divide " +
+           std::to_string(x.width()) + " values");
+  }
+}
+
 void check_softcap(const StepCheck& c) {
   check_elementwise(c, 1);
   c.step.attrs.expect_only({"cap"});
@@ -279,6 +292,8 @@ void check_op(const StepCheck& c) {
       return check_add(c);
     case Op::kScale:
       return check_scale(c);
+    case Op::kSigmoidGate:
+      return check_sigmoid_gate(c);
     case Op::kSoftcap:
       return check_softcap(c);
     case Op::kSelectRows:
