@@ -20,6 +20,9 @@ from moesaic.runtime.results import Completion, Piece
 from moesaic.runtime.sampling import SamplingParams
 from moesaic.runtime.scheduler import Scheduler
 from moesaic.runtime.tokenizer import Tokenizer
+from moesaic.usage_format import FORMAT as USAGE_FORMAT
+from moesaic.usage_format import VERSION as USAGE_VERSION
+from moesaic.usage_format import Usage
 
 __all__ = ["Prompt", "Runtime", "limit_option"]
 
@@ -39,6 +42,7 @@ class Runtime:
             ``batch``.
         sequences: Sequences live at once; further prompts wait their turn.
         batch: Tokens of one step.
+        record_usage: Count which experts tokens choose, for `usage`.
 
     Raises:
         PlanError: The directory is not a plan, is damaged, or does not fit the options.
@@ -53,6 +57,7 @@ class Runtime:
         context: int | None = None,
         sequences: int | None = None,
         batch: int | None = None,
+        record_usage: bool = False,
     ) -> None:
         path = Path(plan)
         if path.suffix == ".gguf" and os.path.isfile(path):
@@ -72,6 +77,7 @@ class Runtime:
             context=limit_option("context", context),
             sequences=limit_option("sequences", sequences),
             batch=limit_option("batch", batch),
+            record_usage=bool(record_usage),
         )
         self._scheduler = Scheduler(executor)
 
@@ -155,6 +161,26 @@ class Runtime:
     def memory(self) -> list[dict[str, Any]]:
         """Bytes per device and purpose, as planned and as allocated."""
         return self._scheduler.executor.memory()
+
+    def usage(self) -> Usage:
+        """How often each expert was chosen by all tokens so far, of every request.
+
+        Tokens of prompts and of replies count, also of requests that were cancelled or failed
+        later; tokens that a step computes again, because a sequence crossed into its second rope
+        table, count again. ``moesaic.usage_format`` saves it and adds it up.
+
+        Raises:
+            RequestError: The runtime was opened without ``record_usage``, or is closed.
+        """
+        tokens, experts = self._scheduler.executor.usage()
+        return Usage(
+            format=USAGE_FORMAT,
+            version=USAGE_VERSION,
+            architecture=self.plan.model.architecture,
+            tokens=tokens,
+            experts=experts,
+            uuid=self.plan.uuid,
+        )
 
     @property
     def limits(self) -> dict[str, int]:

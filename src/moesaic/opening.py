@@ -29,6 +29,7 @@ class Runtime(PlanRuntime):
             ``batch``; for a GGUF file it may be what the model was trained for, default 8192.
         sequences: Sequences live at once; further prompts wait their turn.
         batch: Tokens of one step.
+        record_usage: Count which experts tokens choose, for `usage`.
         progress: Called with (bytes done, bytes in all) while a GGUF file is partitioned.
 
     Raises:
@@ -47,12 +48,18 @@ class Runtime(PlanRuntime):
         context: int | None = None,
         sequences: int | None = None,
         batch: int | None = None,
+        record_usage: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         path = Path(plan)
         if not os.path.isfile(path):
             super().__init__(
-                path, threads=threads, context=context, sequences=sequences, batch=batch
+                path,
+                threads=threads,
+                context=context,
+                sequences=sequences,
+                batch=batch,
+                record_usage=record_usage,
             )
             return
         for name, value in (("context", context), ("sequences", sequences), ("batch", batch)):
@@ -67,6 +74,7 @@ class Runtime(PlanRuntime):
                 context=cached.limits.context,
                 sequences=cached.limits.sequences,
                 batch=cached.limits.batch,
+                record_usage=record_usage,
             )
         except BaseException:
             self._release()

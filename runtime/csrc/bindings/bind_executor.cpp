@@ -102,6 +102,19 @@ Rows step_seconds(Session& self) {
   return rows;
 }
 
+using Choices = nb::typed<nb::dict, nb::str, nb::typed<nb::list, int64_t>>;
+
+nb::typed<nb::tuple, int64_t, Choices> usage(Session& self) {
+  const Usage usage = self.locked([](Executor& e) { return e.usage(); });
+  Choices choices;
+  for (const auto& [node, counts] : usage.experts) {
+    nb::list row;
+    for (int64_t count : counts) row.append(count);
+    choices[node.c_str()] = row;
+  }
+  return nb::make_tuple(usage.tokens, choices);
+}
+
 nb::typed<nb::dict, nb::str, int64_t> limits(const Session& self) {
   const Limits& limits = self.fixed().limits();
   nb::typed<nb::dict, nb::str, int64_t> row;
@@ -114,13 +127,14 @@ nb::typed<nb::dict, nb::str, int64_t> limits(const Session& self) {
 
 void make_session(Session* self, const Program& program, const std::string& weights_path,
                   int threads, int64_t context, int64_t sequences, int64_t batch,
-                  bool null_provider) {
+                  bool null_provider, bool record_usage) {
   ExecutorOptions options;
   options.threads = threads;
   options.context = context;
   options.sequences = sequences;
   options.batch = batch;
   options.null_provider = null_provider;
+  options.record_usage = record_usage;
   nb::gil_scoped_release release;
   new (self) Session(program, weights_path, options);
 }
@@ -147,7 +161,7 @@ void bind_executor(nb::module_& m) {
                       "and release the GIL.")
       .def("__init__", &make_session, nb::arg("program"), nb::arg("weights_path"),
            nb::arg("threads") = 0, nb::arg("context") = 0, nb::arg("sequences") = 0,
-           nb::arg("batch") = 0, nb::arg("null_provider") = false,
+           nb::arg("batch") = 0, nb::arg("null_provider") = false, nb::arg("record_usage") = false,
            "Limits of 0 are the plan's and may only be lowered; 0 threads are all usable cores. "
            "Memory is allocated here and never after.")
       .def(
@@ -208,6 +222,9 @@ void bind_executor(nb::module_& m) {
            "what the page cache holds of weights.bin.")
       .def("step_seconds", &step_seconds,
            "Op, node, device, seconds and calls of each step of the program since the start.")
+      .def("usage", &usage,
+           "Tokens that went through the model, and by Experts node how many chose expert 0, 1, "
+           "...; RequestError unless ``record_usage`` was given.")
       .def_prop_ro("limits", &limits)
       .def_prop_ro(
           "original_context", [](const Session& self) { return self.fixed().original_context(); },

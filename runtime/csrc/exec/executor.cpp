@@ -92,6 +92,7 @@ Executor::Executor(Program program, const std::string& weights_path, const Execu
       reserved_.push_back(
           {static_cast<int>(i), providers_[program_.buffers[i].device].get(), kind});
   }
+  if (options.record_usage) usage_.emplace(program_);
   runs_.reserve(limits_.sequences);
   positions_.reserve(limits_.batch);
   extended_.reserve(limits_.batch);
@@ -226,6 +227,7 @@ void Executor::run_program(const StepRun& run) {
   using Clock = std::chrono::steady_clock;
   for (size_t i = 0; i < kernels_.size(); ++i) {
     if (run.rows(rows_[i]) == 0) continue;  // no logits are wanted
+    if (usage_) usage_->count(i, *providers_[program_.steps[i].device], run.rows(rows_[i]));
     const Clock::time_point start = Clock::now();
     kernels_[i]->run(run);
     times_[i].seconds += std::chrono::duration<double>(Clock::now() - start).count();
@@ -249,9 +251,17 @@ void Executor::step(std::span<const int32_t> tokens, std::span<const int32_t> se
     }
   } catch (...) {
     cache_.rollback();
+    if (usage_) usage_->rollback();
     throw;
   }
   cache_.commit();
+  if (usage_) usage_->commit(static_cast<int64_t>(tokens.size()));
+}
+
+const Usage& Executor::usage() const {
+  if (!usage_)
+    refuse("the usage of experts is not recorded", "open the plan with record_usage=True");
+  return usage_->usage();
 }
 
 std::vector<DeviceMemory> Executor::memory() const {

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "ep/ep.h"
+#include "exec/usage.h"
 #include "memory/kv_cache.h"
 #include "memory/weights_mmap.h"
 #include "plan/program.h"
@@ -21,6 +23,7 @@ struct ExecutorOptions {
   int64_t context = 0;  // lower limits than the plan's; 0 keeps the plan's
   int64_t sequences = 0;
   int64_t batch = 0;
+  bool record_usage = false;   // see usage()
   bool null_provider = false;  // shapes only: every device is the null provider (tests)
   // Replaces the lookup of providers (tests).
   std::function<std::unique_ptr<Provider>(const Device&)> make_provider = {};
@@ -70,6 +73,8 @@ class Executor {
     return weights_.resident_bytes();
   }  // bytes of weights.bin in memory
   int threads() const { return pool_.size(); }
+  // Of all steps so far that succeeded. Throws Error(kRequest) unless record_usage was asked for.
+  const Usage& usage() const;
   // By step, in program order (always on: two clock reads a step).
   const std::vector<StepTime>& step_times() const { return times_; }
 
@@ -107,6 +112,7 @@ class Executor {
   std::vector<std::unique_ptr<Kernel>> kernels_;      // by step
   std::vector<RowKind> rows_;                         // by step: rows of its outputs
   std::vector<StepTime> times_;
+  std::optional<UsageRecorder> usage_;
   std::vector<Reserved> reserved_;
   // Of the current step; their memory is reused.
   std::vector<Run> runs_;

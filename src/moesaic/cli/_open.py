@@ -12,10 +12,16 @@ __all__ = ["open_runtime"]
 
 @contextmanager
 def open_runtime(
-    model: Path, *, threads: int | None = None, context: int | None = None
+    model: Path,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    record_usage: bool = False,
 ) -> Iterator[moesaic.Runtime]:
     """Yields an open runtime; a bar shows how far a model file is partitioned."""
     with progress_bar("packing") as progress:
-        runtime = moesaic.Runtime(model, threads=threads, context=context, progress=progress)
+        runtime = moesaic.Runtime(
+            model, threads=threads, context=context, record_usage=record_usage, progress=progress
+        )
     with runtime:
         yield runtime

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from moesaic.cli._open import open_runtime
+from moesaic.cli._record import recording
 from moesaic.cli._render import err, errors_as_messages, print_json
 from moesaic.errors import RequestError
 from moesaic.runtime import Completion, Piece
@@ -48,6 +49,10 @@ def run(
     context: Annotated[
         int | None, typer.Option("--context", help="Tokens of context; lower than a plan's.")
     ] = None,
+    record_usage: Annotated[
+        Path | None,
+        typer.Option(help="Add which experts were chosen to this profile, for `--usage`."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document at the end.")
     ] = False,
@@ -67,7 +72,12 @@ def run(
     sampling = {name: value for name, value in given.items() if value is not None}
     with errors_as_messages():
         text = prompt if prompt is not None and prompt != "-" else _read_stdin()
-    with errors_as_messages(), open_runtime(plan, threads=threads, context=context) as runtime:
+    options = {"threads": threads, "context": context}
+    with (
+        errors_as_messages(),
+        open_runtime(plan, **options, record_usage=record_usage is not None) as runtime,
+        recording(runtime, record_usage),
+    ):
         if chat:
             messages = [{"role": "user", "content": text}]
             if system is not None:
