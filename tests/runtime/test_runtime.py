@@ -261,12 +261,6 @@ def test_limits_may_be_lowered_but_not_raised(plan_of):
         moesaic.Runtime(plan_of(CASE), context=10**6)
 
 
-def test_a_model_file_is_no_plan():
-    with pytest.raises(PlanError, match="not a plan") as caught:
-        moesaic.Runtime(MODELS / "llama-f32.gguf")
-    assert "partition " in caught.value.hint
-
-
 def test_what_is_missing_or_changed_in_a_plan_is_named(tmp_path):
     plan = tmp_path / "plan"
     moesaic.partition(MODELS / "llama-f32.gguf", plan)
