@@ -6,7 +6,7 @@ A further type is a row here and a rule in `runtime/csrc/pack`.
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from moesaic.errors import ModelError
-from moesaic.partitioner.gguf.reader import TensorInfo
+from moesaic.partitioner.gguf.part import TensorInfo
 
 __all__ = [
     "MATRIX_CODECS",
