@@ -119,8 +119,8 @@ def _check_output(source: Path, target: Path, *, force: bool) -> None:
 def _plan_model(gguf: GgufFile, built: Model, wishes: _Wishes) -> PlanFile:
     types = Counter(info.type.name for info in gguf.tensors.values())
     source = Source(
-        file=gguf.path.name,
-        bytes=gguf.nbytes,
+        file=gguf.path.name.encode(errors="replace").decode(),
+        bytes=gguf.path.stat().st_size,
         types=dict(types.most_common()),
         origin=read_origin(gguf.metadata),
     )

@@ -93,6 +93,10 @@ class Metadata(Mapping[str, Value]):
         """Returns a view in which `key` stands for `<prefix>.key`."""
         return Metadata(self.path, self._fields, f"{self.prefix}{prefix}.")
 
+    def field(self, key: builtins.str) -> Field:
+        """Returns a value with its type; a missing key is a `KeyError`."""
+        return self._fields[self.prefix + key]
+
     def is_array(self, key: builtins.str) -> builtins.bool:
         """Tells whether the value of `key` is an array (False if the key is missing)."""
         field = self._fields.get(self.prefix + key)

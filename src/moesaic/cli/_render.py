@@ -1,6 +1,7 @@
 """How the command line speaks: data on stdout, everything else on stderr, errors with a hint."""
 
 import io
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +12,6 @@ import msgspec
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,16 +21,21 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from moesaic.errors import MoesaicError
 
 __all__ = [
     "err",
     "errors_as_messages",
+    "note",
     "out",
+    "print_facts",
     "print_json",
     "print_table",
     "progress_bar",
+    "safe",
+    "share",
     "size",
     "tame",
     "thousands",
@@ -44,7 +49,7 @@ EXIT_INTERRUPTED = 130
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # What is not a terminal has no width that a table would have to fit.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -84,19 +89,83 @@ def _picture(code: int) -> str:
     return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
 
 
+def share(part: float, whole: float) -> str:
+    """A part of something in percent: ``12.5 %``; empty if there is nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def safe(text: str) -> str:
+    r"""Makes foreign text harmless to a terminal, and one line of it.
+
+    Model files and plans hold names that anybody may have written. Control characters, which could
+    move the cursor or change the window, and marks that reorder text are spelled out: ``\x1b``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """One JSON document on stdout; what a terminal might obey is escaped in it."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    sys.stdout.write(_UNSAFE.sub(_as_json_escape, text) + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout: first column to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+# All that is not ASCII is looked at, and most of it let through.
+_UNSAFE = re.compile(r"[^\n\x20-\x7e]")
+
+
+def _as_json_escape(match: re.Match[str]) -> str:
+    character = match.group()
+    return character if character.isprintable() else json.dumps(character)[1:-1]
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    left: Sequence[str] = (),
+) -> None:
+    """A table on stdout.
+
+    Args:
+        title: Printed above it.
+        columns: Names of the columns.
+        rows: The cells; foreign text in them is made safe.
+        left: Columns of text, aligned to the left as the first one is; numbers go to the right.
+    """
+    table = Table(
+        title=Text(safe(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD
+    )
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        is_text = i == 0 or column in left
+        table.add_column(
+            column,
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            overflow="fold" if is_text else "ellipsis",
+        )
     for row in rows:
-        table.add_row(*(escape(tame(cell)) for cell in row))
+        table.add_row(*(Text(safe(cell)) for cell in row))
     out.print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Lines of a name and a value on stdout; facts without a value are left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        if value:
+            grid.add_row(name, Text(safe(value)))
+    out.print(grid)
+    out.print()
+
+
+def note(text: str) -> None:
+    """A remark on stderr."""
+    err.print(Text(safe(text), style="dim"))
 
 
 @contextmanager
@@ -119,9 +188,9 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def _print_error(error: Exception, hint: str | None) -> None:
-    err.print(f"[bold red]error:[/] {escape(str(error))}")
+    err.print(Text.assemble(("error:", "bold red"), " ", safe(str(error))))
     if hint:
-        err.print(f"\n[bold cyan]hint:[/] {escape(hint)}")
+        err.print(Text.assemble("\n", ("hint:", "bold cyan"), " ", safe(hint)))
 
 
 @contextmanager

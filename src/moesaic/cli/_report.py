@@ -1,72 +1,244 @@
-"""Tables about a plan, shared by ``partition`` and ``inspect``."""
+"""Reports about a plan, shared by ``partition`` and ``inspect``."""
 
-from collections import defaultdict
+import re
+from collections.abc import Iterable
 
-from moesaic.cli._render import out, print_table, size, thousands
-from moesaic.plan_format import PlanFile
+import msgspec
 
-__all__ = ["plan_summary", "print_plan"]
+from moesaic.cli._render import print_facts, print_table, share, size, thousands
+from moesaic.errors import RequestError
+from moesaic.plan_facts import CLASSES, class_of, group_nodes, layer_ranges, weights_by_class
+from moesaic.plan_format import Assignment, Cache, Device, PlanFile
+
+__all__ = [
+    "plan_summary",
+    "print_memory",
+    "print_plan",
+    "print_program",
+    "print_tensors",
+    "print_why",
+    "reasons",
+    "select",
+    "why_rows",
+]
 
 
 def plan_summary(file: PlanFile) -> dict[str, object]:
     """The facts of a plan for ``--json``, without tensors and program."""
     return {
+        "kind": "plan",
+        "format": file.format,
+        "version": file.version,
         "uuid": file.uuid,
+        "model_sha256": file.model_sha256,
         "source": file.source,
         "model": file.model,
         "limits": file.limits,
+        "kv_types": _kv_types(file.caches),
         "devices": file.devices,
         "memory": file.memory,
+        "weights_by_class": weights_by_class(file),
         "placement": file.assignment,
         "steps": len(file.program),
-        "weights_bytes": sum(tensor.bytes for tensor in file.tensors),
+        "tensor_count": len(file.tensors),
+        "weights_bytes": _weights_bytes(file),
     }
 
 
 def print_plan(file: PlanFile) -> None:
     """Model, memory per device, and what runs where."""
-    model, limits = file.model, file.limits
-    experts = (
-        f", {model.experts} experts of which {model.experts_used} per token"
-        if model.experts
-        else ""
-    )
-    out.print(
-        f"[bold]{model.name}[/] ({model.architecture}): {thousands(model.parameters)} parameters, "
-        f"{model.layers} layers{experts}"
-    )
-    types = ", ".join(f"{name} {count}" for name, count in file.source.types.items())
-    out.print(f"from {file.source.file}, {size(file.source.bytes)}; tensors: {types}")
-    out.print(
-        f"context {limits.context}, sequences {limits.sequences}, batch {limits.batch}; "
-        f"KV cache {', '.join(sorted({cache.dtype for cache in file.caches}))}\n"
-    )
+    print_facts(_facts(file))
+    print_memory(file)
+    _print_placement(file)
+
+
+def print_memory(file: PlanFile, title: str = "Memory (planned)") -> None:
+    """Bytes of every device by purpose, and of its weights by class."""
+    budgets = {device.name: device.budget for device in file.devices}
+    columns = "device", "weights", "KV cache", "activations", "staging", "reserve", "total"
     print_table(
-        "Memory",
-        ("device", "weights", "KV cache", "activations", "staging", "reserve", "total"),
+        title,
+        (*columns, "budget", "used"),
         [
             (
                 m.device,
                 *(size(n) for n in (m.weights, m.kv, m.activations, m.staging, m.reserve, m.total)),
+                *_budget(m.total, budgets.get(m.device)),
             )
             for m in file.memory
         ],
     )
-    print_table("Placement", ("nodes", "device", "count", "weights"), _placement_rows(file))
+    print_table(
+        "Weights",
+        ("device", *CLASSES),
+        [
+            (device, *(size(classes[name]) for name in CLASSES))
+            for device, classes in weights_by_class(file).items()
+        ],
+    )
 
 
-def _placement_rows(file: PlanFile) -> list[tuple[str, str, str, str]]:
-    """Nodes of all layers together, as ``/layers.*/moe/experts``, in program order."""
-    counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for item in file.assignment:
-        entry = counts[_without_layer(item.node), item.device]
-        entry[0] += 1
-        entry[1] += item.weight_bytes
+def _print_placement(file: PlanFile) -> None:
+    print_table(
+        "Placement",
+        ("nodes", "device", "count", "weights", "layers"),
+        [
+            (
+                group.name,
+                group.device,
+                str(group.count),
+                size(group.weight_bytes) if group.weight_bytes else "",
+                layer_ranges(group.layers),
+            )
+            for group in group_nodes((row, "") for row in file.assignment)
+        ],
+        left=("device", "layers"),
+    )
+
+
+def reasons(file: PlanFile, pattern: str | None) -> list[tuple[Assignment, str]]:
+    """Returns the rows of the assignment whose node matches, each with its reason."""
+    from moesaic.partitioner.plan.opened import Plan
+
+    plan = Plan(None, file)
+    matches = select(pattern)
     return [
-        (node, device, str(count), size(weights) if weights else "")
-        for (node, device), (count, weights) in counts.items()
+        (row, plan.explain(row.node).partition(": ")[2].partition(";")[0])
+        for row in file.assignment
+        if matches(row.node)
     ]
 
 
-def _without_layer(node: str) -> str:
-    return "/".join("layers.*" if part.startswith("layers.") else part for part in node.split("/"))
+def print_why(rows: Iterable[tuple[Assignment, str]], *, grouped: bool) -> None:
+    """Why nodes run where they run: node by node, or the nodes of a class together."""
+    if grouped:
+        print_table(
+            "Why nodes run where they run",
+            ("class", "device", "layers", "weights", "why"),
+            [
+                (g.name, g.device, layer_ranges(g.layers), size(g.weight_bytes), g.why)
+                for g in group_nodes(rows, class_of)
+            ],
+            left=("device", "layers", "why"),
+        )
+        return
+    print_table(
+        "Why nodes run where they run",
+        ("node", "device", "weights", "why"),
+        [(row.node, row.device, size(row.weight_bytes), why) for row, why in rows],
+        left=("device", "why"),
+    )
+
+
+def print_tensors(file: PlanFile, pattern: str | None) -> None:
+    """The tensors of ``weights.bin``."""
+    matches = select(pattern)
+    print_table(
+        "Tensors of weights.bin",
+        ("tensor", "bytes", "offset", "count", "stride", "xxh3", "parts"),
+        [
+            (
+                t.name,
+                *map(str, (t.bytes, t.offset, t.count, t.stride)),
+                t.xxh3,
+                ", ".join(f"{p.role} {p.codec} [{p.rows}, {p.cols}]" for p in t.parts),
+            )
+            for t in file.tensors
+            if matches(t.name)
+        ],
+        left=("parts",),
+    )
+
+
+def print_program(file: PlanFile, pattern: str | None) -> None:
+    """The steps of the program, in order; a pattern chooses by the names of their nodes."""
+    matches = select(pattern)
+    print_table(
+        "Program",
+        ("step", "op", "device", "nodes", "inputs", "outputs", "weights", "experts"),
+        [
+            (
+                str(index),
+                step.op,
+                step.device,
+                *(", ".join(names) for names in (step.nodes, step.inputs, step.outputs)),
+                ", ".join("-" if name is None else name for name in step.weights),
+                "" if step.experts is None else layer_ranges(step.experts),
+            )
+            for index, step in enumerate(file.program)
+            if any(map(matches, step.nodes))
+        ],
+        left=("op", "device", "nodes", "inputs", "outputs", "weights", "experts"),
+    )
+
+
+class select:  # noqa: N801, used as a function
+    """Tells whether a name matches a regular expression anywhere; without one every name does.
+
+    Raises:
+        RequestError: The expression is malformed.
+    """
+
+    def __init__(self, pattern: str | None) -> None:
+        try:
+            self._pattern = re.compile(pattern or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise RequestError(
+                f"pattern: {pattern!r} is not a regular expression: {error}",
+                hint="write for instance 'layers[.]3/' or 'experts'",
+            ) from None
+
+    def __call__(self, name: str) -> bool:
+        return self._pattern.search(name) is not None
+
+
+def _facts(file: PlanFile) -> list[tuple[str, str]]:
+    model, limits, source = file.model, file.limits, file.source
+    experts = f"{model.experts} experts, {model.experts_used} a token" if model.experts else "dense"
+    layers = f"{model.layers} layers of width {model.hidden_size}"
+    parents = ", ".join(str(parent.name or parent.url) for parent in source.origin.parents)
+    return [
+        ("model", f"{model.name} ({model.architecture})"),
+        ("size", f"{thousands(model.parameters)} parameters, {layers}, {experts}"),
+        ("vocabulary", f"{model.vocab_size} tokens; trained for {model.context_length} of context"),
+        ("source", f"{source.file}, {size(source.bytes)}"),
+        ("tensor types", ", ".join(f"{name} {count}" for name, count in source.types.items())),
+        ("licence", source.origin.license or ""),
+        ("made from", parents),
+        (
+            "limits",
+            f"context {limits.context}, sequences {limits.sequences}, batch {limits.batch}",
+        ),
+        ("KV cache", _caches(file.caches)),
+        ("devices", "; ".join(map(_device, file.devices))),
+        ("weights", f"{size(_weights_bytes(file))} in {len(file.tensors)} tensors"),
+        ("uuid", file.uuid),
+    ]
+
+
+def _device(device: Device) -> str:
+    budget = "no budget" if device.budget is None else f"budget {size(device.budget)}"
+    return f"{device.name} ({device.provider}, {budget})"
+
+
+def _caches(caches: list[Cache]) -> str:
+    windows = [cache.window for cache in caches if cache.window]
+    text = f"{' and '.join(_kv_types(caches))}, {len(caches)} layers"
+    return f"{text}, {len(windows)} of them windowed to {max(windows)}" if windows else text
+
+
+def _kv_types(caches: list[Cache]) -> list[str]:
+    return sorted({cache.dtype for cache in caches})
+
+
+def _weights_bytes(file: PlanFile) -> int:
+    return sum(tensor.bytes for tensor in file.tensors)
+
+
+def _budget(used: int, budget: int | None) -> tuple[str, str]:
+    return ("none", "") if budget is None else (size(budget), share(used, budget))
+
+
+def why_rows(rows: Iterable[tuple[Assignment, str]]) -> list[dict[str, object]]:
+    """The same for ``--json``."""
+    return [msgspec.to_builtins(row) | {"why": why} for row, why in rows]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import moesaic
-from moesaic.cli._render import err, errors_as_messages, print_json, progress_bar, write_any_text
+from moesaic.cli._render import errors_as_messages, note, print_json, progress_bar, write_any_text
 from moesaic.cli._report import plan_summary, print_plan
 from moesaic.errors import PlanError
 
@@ -71,7 +71,7 @@ def partition(
             return
         print_plan(plan.file)
         if not dry_run:
-            err.print(f"\nwrote {plan.path}; try: moesaic run {plan.path} 'Once upon a time'")
+            note(f"wrote {plan.path}; try: moesaic run {plan.path} 'Once upon a time'")
 
 
 def main() -> None:

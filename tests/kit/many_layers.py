@@ -1,0 +1,55 @@
+"""A plan of many layers on several devices, for reports: it describes, it cannot be executed."""
+
+import msgspec
+from kit.tiny_plan import tiny_plan
+
+from moesaic.plan_format import Assignment, Device, Memory, PlanFile, Step, Tensor
+
+GIB = 1 << 30
+DENSE, EXPERTS = 300 << 20, 4 * GIB
+STACK = 64
+"""Experts of a layer."""
+
+
+def many_layers(layers: int, gpus: int) -> PlanFile:
+    """Makes the plan: the layers in ranges on the GPUs, experts on the host.
+
+    Each GPU also owns a quarter of the experts of its first layer, and all of its second's.
+    """
+    base = tiny_plan().file
+    names = ["cpu", *(f"cuda:{i}" for i in range(gpus))]
+    tensors, steps, rows = [], [], []
+    for layer in range(layers):
+        per_gpu = -(-layers // max(gpus, 1))
+        main = names[1 + layer // per_gpu] if gpus else "cpu"
+        tensors += [
+            _tensor(f"dense.{layer}", DENSE, 1),
+            _tensor(f"experts.{layer}", EXPERTS, STACK),
+        ]
+        node = f"/layers.{layer}/attn/q_proj"
+        steps.append(Step("Linear", main, [node], {}, [], [], [f"dense.{layer}"]))
+        rows.append(Assignment(node, main, DENSE, 0.0, 0.0))
+        node = f"/layers.{layer}/moe/experts"
+        there = {0: STACK // 4, 1: STACK}.get(layer % per_gpu, 0) if gpus else 0
+        for device, owned in ((main, range(there)), ("cpu", range(there, STACK))):
+            if owned:
+                share = len(owned) / STACK
+                weights: list[str | None] = [f"experts.{layer}"]
+                steps.append(Step("Experts", device, [node], {}, [], [], weights, list(owned)))
+                rows.append(Assignment(node, device, round(share * EXPERTS), 0.0, 0.0))
+    used = {name: sum(row.weight_bytes for row in rows if row.device == name) for name in names}
+    return msgspec.structs.replace(
+        base,
+        devices=[Device(name, "EP", (400 if name == "cpu" else 24) * GIB, 0, 0) for name in names],
+        memory=[
+            Memory(name, used[name], GIB, GIB // 2, GIB // 4, GIB // 8, used[name] + 15 * GIB // 8)
+            for name in names
+        ],
+        tensors=tensors,
+        program=steps,
+        assignment=rows,
+    )
+
+
+def _tensor(name: str, size: int, count: int) -> Tensor:
+    return Tensor(name, 4096, size, count, size // count, [], "0" * 16)
