@@ -120,7 +120,7 @@ def _plan_model(gguf: GgufFile, built: Model, wishes: _Wishes) -> PlanFile:
     types = Counter(info.type.name for info in gguf.tensors.values())
     source = Source(
         file=gguf.path.name.encode(errors="replace").decode(),
-        bytes=gguf.path.stat().st_size,
+        bytes=gguf.nbytes,
         types=dict(types.most_common()),
         origin=read_origin(gguf.metadata),
     )

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from moesaic import _pack
 from moesaic.errors import PlacementError
 from moesaic.partitioner.lowering import Program, Value
 from moesaic.partitioner.lowering.program import RESERVED, RESULT
 from moesaic.partitioner.machine import DeviceSpec
 from moesaic.partitioner.plan.codecs import CODECS, align
+from moesaic.partitioner.workspace import workspace_bytes
 from moesaic.plan_format import (
     PAGE_TOKENS,
     Buffer,
@@ -32,6 +34,10 @@ __all__ = [
 
 ALIGNMENT = 64
 _KV_GROUP = 32  # values of a head that share a scale of q8_0
+
+CUDA_RESERVE = 384 << 20
+"""Bytes of a GPU that a process takes before it allocates anything: the driver's context, the code
+of the kernels, and what allocations are rounded up by. Contexts of 150 to 450 MiB are common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,18 @@ def plan_memory(
             "kv": kv_bytes(program.caches, limits, spec.name),
             "activations": arena + scratch,
             "staging": _staging_bytes(program, limits) if spec.is_cpu else 0,
-            "reserve": 0,
+            "reserve": _reserve(spec, program, tensors, limits),
         }
         plan.memory.append(Memory(device=spec.name, total=sum(parts.values()), **parts))
     return plan
+
+
+def _reserve(
+    spec: DeviceSpec, program: Program, tensors: Mapping[str, Tensor], limits: Limits
+) -> int:
+    if not spec.is_cpu:
+        return CUDA_RESERVE
+    return workspace_bytes(program, spec.name, tensors, limits, _pack.usable_cores())
 
 
 def kv_bytes(caches: Iterable[Cache], limits: Limits, device: str) -> int:
@@ -212,10 +226,10 @@ def _staging_bytes(program: Program, limits: Limits) -> int:
 
 
 def _pages(limits: Limits, window: int) -> int:
-    """Returns the pages of a pool: for `window` tokens and a batch, or for whole contexts."""
-    if not window:
-        return limits.sequences * -(-limits.context // PAGE_TOKENS)
-    return limits.sequences * (-(-(window + limits.batch) // PAGE_TOKENS) + 1)
+    """Returns the pages of a pool: for whole contexts, or for `window` tokens and a batch."""
+    context = -(-limits.context // PAGE_TOKENS)
+    seen = -(-(window + limits.batch) // PAGE_TOKENS) + 1
+    return limits.sequences * (min(seen, context) if window else context)
 
 
 def _rows(kind: str, limits: Limits) -> int:

@@ -66,6 +66,7 @@ class Request:
         self._logprobs: list[TokenLogprob] = []
         self._pieces: deque[Piece] = deque()
         self._error: BaseException | None = None
+        self._stop_token: int | None = None
         self._submitted = time.perf_counter()
         self._started = self._first = self._last = 0.0
 
@@ -113,6 +114,7 @@ class Request:
         self._last = time.perf_counter()
         self._first = self._first or self._last
         if token in self._stop_ids:
+            self._stop_token = token
             self._finish("stop", self._matcher.push(self._decoder.flush()) + self._matcher.flush())
             return
         self._history[count] = token
@@ -164,6 +166,7 @@ class Request:
                 decode=self._last - self._first,
             ),
             logprobs=self._logprobs if self._params.logprobs is not None else None,
+            stop_token=self._stop_token,
         )
         self._publish(Piece(text, tokens or [], logprobs, completion))
 

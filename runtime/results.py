@@ -1,8 +1,8 @@
-"""What the runtime returns: completions, and the pieces of a stream."""
+"""What the runtime returns: completions, the pieces of a stream, the events of a reply."""
 
 from dataclasses import dataclass, field
 
-__all__ = ["Completion", "Piece", "Timings", "TokenLogprob", "Usage"]
+__all__ = ["Completion", "Piece", "ReplyEvent", "Timings", "TokenLogprob", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Completion:
         usage: Token counts.
         timings: Seconds spent.
         logprobs: One entry a token when asked for, else None.
+        stop_token: The model's own end token if that ended it, else None.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Completion:
     usage: Usage
     timings: Timings
     logprobs: list[TokenLogprob] | None = None
+    stop_token: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -102,6 +104,32 @@ class Piece:
     def finish_reason(self) -> str | None:
         """``stop`` or ``length`` in the last piece, else None."""
         return self.completion.finish_reason if self.completion else None
+
+
+@dataclass(frozen=True)
+class ReplyEvent:
+    """A piece of one message of a reply.
+
+    Attributes:
+        message: Number of the message in the reply, from 0.
+        role: Who says it, as a rule ``assistant``.
+        channel: ``analysis`` (thoughts), ``commentary`` (calls of tools, and what is said between
+            them), ``final`` (the answer); None where the model names none.
+        recipient: To whom it is said, such as ``functions.get_weather``; None for the user.
+        content_type: Format of the content, such as ``json``, if the model names one.
+        text: What this event adds to the content; never a part of a character.
+        end: None while the message goes on; then how it ended: ``end``, ``return`` (so did the
+            reply), ``call`` (a tool is to answer), ``malformed`` (another message began in it) or
+            ``cut`` (the reply ended in it).
+    """
+
+    message: int
+    role: str
+    channel: str | None
+    recipient: str | None
+    content_type: str | None
+    text: str
+    end: str | None = None
 
 
 def _rate(count: int, seconds: float) -> float:

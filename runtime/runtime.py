@@ -105,12 +105,18 @@ class Runtime:
             return self._complete(self._requests([self._encode(p) for p in prompt], sampling))
         return self._complete(self._requests([self._encode(cast(Prompt, prompt))], sampling))[0]
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[Piece]:
+    def stream(self, prompt: Prompt, *, reply: bool = False, **sampling: Any) -> Iterator[Piece]:
         """Continue one prompt, yielding each piece as it is made; arguments as for `generate`.
 
         Closing the iterator early frees the sequence.
+
+        Args:
+            prompt: Text or token ids.
+            reply: What is generated is a text of its own, as after `chat_tokens`, and does not go
+                on in the middle of the prompt's.
+            **sampling: As for `generate`.
         """
-        return self._pieces(self._requests([self._encode(prompt)], sampling)[0])
+        return self._pieces(self._requests([self._encode(prompt)], sampling, reply=reply)[0])
 
     @overload
     def chat(
@@ -139,10 +145,22 @@ class Runtime:
             RequestError: The model has no chat template, the template refuses the messages, or as
                 for `generate`.
         """
-        variables = sampling.pop("template_vars", {})
-        tokens = encode_chat(self.tokenizer, self.tokenizer.chat_template, messages, **variables)
+        tokens = self.chat_tokens(messages, **sampling.pop("template_vars", {}))
         request = self._requests([tokens], sampling, reply=True)[0]
         return self._pieces(request) if stream else self._complete([request])[0]
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, Any]], **template_vars: Any) -> list[int]:
+        """Token ids of a conversation up to where the model's answer begins.
+
+        Args:
+            messages: As for `chat`.
+            **template_vars: Passed to the model's chat template.
+
+        Raises:
+            RequestError: The model has no chat template, or it refuses the messages.
+        """
+        template = self.tokenizer.chat_template
+        return encode_chat(self.tokenizer, template, messages, **template_vars)
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits after each token of one fresh sequence (teacher-forced).

@@ -90,6 +90,7 @@ def reference(c: Case, model: Any, tokens: np.ndarray) -> dict[str, np.ndarray]:
         attention_mask=torch.ones_like(ids),
         max_new_tokens=GREEDY,
         do_sample=False,
+        use_cache=c.rope["rope_type"] != "longrope",  # whose tables change with the length
         pad_token_id=0,
         output_logits=True,
         return_dict_in_generate=True,

@@ -56,6 +56,20 @@ cudaError_t start(Codec codec, const StripMatvecParams& params, cudaStream_t str
       return start<U4SuperMin>(params, stream);
     case Codec::kU6Super:
       return start<U6Super>(params, stream);
+    case Codec::kU5SuperMin:
+      return start<U5SuperMin>(params, stream);
+    case Codec::kU3Super:
+      return start<U3Super>(params, stream);
+    case Codec::kU4F16Nl:
+      return start<U4F16Nl>(params, stream);
+    case Codec::kU4SuperNl:
+      return start<U4SuperNl>(params, stream);
+    case Codec::kU4F16Min:
+      return start<U4F16Min>(params, stream);
+    case Codec::kU5F16Min:
+      return start<U5F16Min>(params, stream);
+    case Codec::kU2SuperMin:
+      return start<U2SuperMin>(params, stream);
     default:
       return cudaErrorInvalidValue;  // float codecs: refused by check()
   }

@@ -53,21 +53,39 @@ __device__ __forceinline__ void multiply_block(const StripMatvecParams& p, const
   for (int g = 0; g < C::kGroups; ++g) scale[g] = C::scale(planes, b, row, g);
   if constexpr (C::kMinimum) minimum = C::minimum(planes, b, row);
 
+  int inner[2] = {1, 1}, inner_minimum[2] = {0, 0};  // integer scales of the groups of 16
+#pragma unroll
+  for (int g = 0; g < 2 && C::kInner; ++g) {
+    if constexpr (C::kInner) inner[g] = C::inner(planes, b, row, g);
+    if constexpr (C::kInner && C::kMinimum) inner_minimum[g] = C::inner_minimum(planes, b, row, g);
+  }
+
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     // Beyond the last token its own terms again, which nobody adds up.
     const QuantisedBlock& x = p.x[size_t(min(t, p.tokens - 1)) * p.blocks + b];
     const int4 first = x.codes[0], second = x.codes[1];
-    if constexpr (C::kGroups == 1) {
+    const int sum_second = x.sum - x.sum_first;
+    if constexpr (C::kGroups == 1 && !C::kInner) {
       const int sum = dot(w + 4, second, dot(w, first, -C::kZero * x.sum));
       terms[0][t][row] = make_float2(static_cast<float>(sum), __fmul_rn(scale[0], x.scale));
     } else {
       const int sum0 = dot(w, first, -C::kZero * x.sum_first);
-      const int sum1 = dot(w + 4, second, -C::kZero * (x.sum - x.sum_first));
-      terms[0][t][row] = make_float2(static_cast<float>(sum0), __fmul_rn(scale[0], x.scale));
-      terms[1][t][row] = make_float2(static_cast<float>(sum1), __fmul_rn(scale[1], x.scale));
+      const int sum1 = dot(w + 4, second, -C::kZero * sum_second);
+      if constexpr (C::kInner) {
+        const int sum = inner[0] * sum0 + inner[1] * sum1;
+        terms[0][t][row] = make_float2(static_cast<float>(sum), __fmul_rn(scale[0], x.scale));
+      } else {
+        terms[0][t][row] = make_float2(static_cast<float>(sum0), __fmul_rn(scale[0], x.scale));
+        terms[1][t][row] = make_float2(static_cast<float>(sum1), __fmul_rn(scale[1], x.scale));
+      }
     }
-    if constexpr (C::kMinimum) terms[C::kGroups][t][row] = make_float2(-minimum, x.scaled_sum);
+    if constexpr (C::kMinimum && C::kInner) {
+      const int sum = inner_minimum[0] * x.sum_first + inner_minimum[1] * sum_second;
+      terms[1][t][row] = make_float2(static_cast<float>(-sum), __fmul_rn(minimum, x.scale));
+    } else if constexpr (C::kMinimum) {
+      terms[C::kGroups][t][row] = make_float2(-minimum, x.scaled_sum);
+    }
   }
 }
 

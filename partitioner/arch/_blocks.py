@@ -4,6 +4,7 @@ Each adds nodes to a `Builder` and returns a value, float32 [batch, sequence, wi
 are those of GGUF, without the layer. Attention and the feed-forward half have files of their own.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import onnx_ir as ir
@@ -64,6 +65,14 @@ def norm(b: Builder, name: str, x: ir.Value, tensor: str, eps: float, groups: in
     return y
 
 
+def layer_norm(b: Builder, name: str, x: ir.Value, tensor: str, eps: float) -> ir.Value:
+    """Adds the layer norm of the last axis, with the weight and the bias of `tensor`."""
+    weight = b.weights.vector(f"{tensor}.weight", width_of(x))
+    bias = b.weights.vector(f"{tensor}.bias", width_of(x))
+    (y,) = b.node("LayerNorm", name, [x], [weight, bias], eps=eps)
+    return y
+
+
 def add(b: Builder, name: str, x: ir.Value, y: ir.Value) -> ir.Value:
     """Adds a residual."""
     (out,) = b.node("Add", name, [x, y])
@@ -86,18 +95,35 @@ def embedding(b: Builder, vocab: int, hidden: int) -> ir.Value:
     return x
 
 
-def head(b: Builder, x: ir.Value, hyper: Hyper, *, tied: bool, softcap: float = 0.0) -> ir.Value:
+def head(
+    b: Builder,
+    x: ir.Value,
+    hyper: Hyper,
+    *,
+    tied: bool,
+    softcap: float = 0.0,
+    bias: Bias = "none",
+    normalise: Callable[[Builder, str, ir.Value, str, float], ir.Value] = norm,
+) -> ir.Value:
     """Adds the final norm and the projection to logits.
 
-    With `tied`, the embedding serves as the projection if the file has no `output.weight`.
+    Args:
+        b: The model.
+        x: The residual stream.
+        hyper: Sizes and epsilon.
+        tied: Whether the embedding is the projection if the file has no `output.weight`.
+        softcap: The tanh cap on the logits, 0 for none.
+        bias: Whether the projection has a bias.
+        normalise: The block of the norm.
     """
     with b.place("head"):
-        x = norm(b, "norm", x, "output_norm", hyper.eps)
-        if tied and not b.weights.has("output.weight"):
-            weight = b.weights.matrix("token_embd.weight", hyper.vocab, hyper.hidden)
-            logits = multiply(b, "lm_head", x, weight, None)
-        else:
-            logits = linear(b, "lm_head", x, "output", hyper.vocab)
+        x = normalise(b, "norm", x, "output_norm", hyper.eps)
+        own = not tied or b.weights.has("output.weight")
+        tensor = "output.weight" if own else "token_embd.weight"
+        weight = b.weights.matrix(tensor, hyper.vocab, hyper.hidden)
+        biased = bias == "required" or (bias == "optional" and b.weights.has("output.bias"))
+        addend = b.weights.vector("output.bias", hyper.vocab) if biased else None
+        logits = multiply(b, "lm_head", x, weight, addend)
         if softcap:
             (logits,) = b.node("Softcap", "softcap", [logits], cap=float(softcap))
     return logits

@@ -84,7 +84,8 @@ def rope(
         style: ``neox`` or ``norm``.
         theta: The base if the file states none.
         truncate: Whether yarn rounds the ends of its ramp.
-        mscale: The factor on cos and sin under longrope, for a family that has its own.
+        mscale: The factor on cos and sin under longrope, for a family that has its own; such a
+            family has no factor otherwise.
     """
     meta = b.hyper
     theta, dims = base(meta, "rope.freq_base", theta), rotary_dims(meta, k_dim)
@@ -99,7 +100,8 @@ def rope(
         freqs, scale = yarn.apply(freqs, theta), yarn.attention
     elif kind == "linear":
         freqs = freqs / factor
-    scale *= meta.f32("rope.scaling.attn_factor", 1.0)
+    if mscale is None:
+        scale *= meta.f32("rope.scaling.attn_factor", 1.0)
     return Rope(b.weights.computed("rope.inv_freq", freqs), dims, style, scale)
 
 
@@ -112,8 +114,8 @@ def is_longrope(b: Builder) -> bool:
 def _longrope(b: Builder, freqs: NDArray[np.float64], style: str, mscale: float | None) -> Rope:
     """Returns the rope with two tables.
 
-    The factor on cos and sin is sqrt(1 + ln(context / original) / ln(original)), as Microsoft's and
-    transformers' code have it, unless the family has its own. A file's `attn_factor` that is not
+    The factor on cos and sin is sqrt(1 + ln(context / original) / ln(original)), as in
+    transformers, unless the family has its own. A file's `attn_factor` that is not
     this number, which converters write without a look at the family, is meant and wins.
     """
     meta = b.hyper
@@ -122,7 +124,8 @@ def _longrope(b: Builder, freqs: NDArray[np.float64], style: str, mscale: float 
     original = count(meta, key, MAX_CONTEXT, default=context)
     if original < 2:
         meta.fail(key, f"expected at least 2 tokens but got {original}")
-    usual = math.sqrt(1 + max(0.0, math.log(context / original)) / math.log(original))
+    factor = max(1.0, meta.f32("rope.scaling.factor", 0.0) or context / original)
+    usual = math.sqrt(1 + math.log(factor) / math.log(original))
     stated = meta.f32("rope.scaling.attn_factor", usual)
     own = usual if mscale is None else mscale
     half = len(freqs)

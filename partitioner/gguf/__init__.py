@@ -1,7 +1,8 @@
 """Reads GGUF files, the model format of llama.cpp, without trusting them."""
 
 from moesaic.partitioner.gguf.metadata import Metadata
-from moesaic.partitioner.gguf.reader import GgufFile, TensorInfo, read_gguf
+from moesaic.partitioner.gguf.part import TensorInfo
+from moesaic.partitioner.gguf.reader import GgufFile, read_gguf
 from moesaic.partitioner.gguf.tokenizer import TokenizerFiles, convert_tokenizer
 
 __all__ = [

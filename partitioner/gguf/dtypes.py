@@ -6,7 +6,7 @@ A further type is a row here and a rule in `runtime/csrc/pack`.
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from moesaic.errors import ModelError
-from moesaic.partitioner.gguf.reader import TensorInfo
+from moesaic.partitioner.gguf.part import TensorInfo
 
 __all__ = [
     "MATRIX_CODECS",
@@ -24,10 +24,17 @@ MATRIX_CODECS = {
     _Type.F16: "f16",
     _Type.BF16: "bf16",
     _Type.Q4_0: "u4_f16",
+    _Type.Q4_1: "u4_f16_min",
     _Type.Q5_0: "u5_f16",
+    _Type.Q5_1: "u5_f16_min",
     _Type.Q8_0: "u8_f16",
+    _Type.Q2_K: "u2_super_min",
+    _Type.Q3_K: "u3_super",
     _Type.Q4_K: "u4_super_min",
+    _Type.Q5_K: "u5_super_min",
     _Type.Q6_K: "u6_super",
+    _Type.IQ4_NL: "u4_f16_nl",
+    _Type.IQ4_XS: "u4_super_nl",
     _Type.MXFP4: "u4_e8m0_fp4",
 }
 """Codec of a matrix by GGUF type."""

@@ -90,6 +90,21 @@ _FLOATS: dict[str, Decoder] = {
 # Code planes: uint8 [strips, column blocks, bytes of a block] to uint8 [strips, 16, blocks, 32]
 
 
+def _u1(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    bits = b("Reshape", plane, [-1, blocks, 1, 1, STRIP_ROWS, 4])
+    return _columns_last(b, _field(b, bits, np.arange(8).reshape(2, 4, 1, 1), 1), blocks)
+
+
+def _u2(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    pairs = b("Reshape", plane, [-1, blocks, 2, 1, STRIP_ROWS, 4])
+    return _columns_last(b, _field(b, pairs, np.arange(0, 8, 2).reshape(4, 1, 1), 3), blocks)
+
+
+def _u3(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
+    low, high = b.cut(plane, 0, 128), b.cut(plane, 128, 192)
+    return _join(b, _u2(b, low, blocks), _u1(b, high, blocks), 2)
+
+
 def _u4(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
     pairs = b("Reshape", plane, [-1, blocks, 1, 4, STRIP_ROWS, 4])
     low = b("BitwiseAnd", pairs, b.bytes(15))
@@ -98,19 +113,13 @@ def _u4(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
 
 
 def _u5(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
-    low, high = _u4(b, b.cut(plane, 0, 256), blocks), b.cut(plane, 256, 320)
-    bits = b("Reshape", high, [-1, blocks, 1, 1, STRIP_ROWS, 4])
-    shifts = b.bytes(np.arange(8).reshape(2, 4, 1, 1))
-    bits = b("BitwiseAnd", b("BitShift", bits, shifts, direction="RIGHT"), b.bytes(1))
-    return _join(b, low, _columns_last(b, bits, blocks))
+    low, high = b.cut(plane, 0, 256), b.cut(plane, 256, 320)
+    return _join(b, _u4(b, low, blocks), _u1(b, high, blocks), 4)
 
 
 def _u6(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
-    low, high = _u4(b, b.cut(plane, 0, 256), blocks), b.cut(plane, 256, 384)
-    pairs = b("Reshape", high, [-1, blocks, 2, 1, STRIP_ROWS, 4])
-    shifts = b.bytes(np.arange(0, 8, 2).reshape(4, 1, 1))
-    pairs = b("BitwiseAnd", b("BitShift", pairs, shifts, direction="RIGHT"), b.bytes(3))
-    return _join(b, low, _columns_last(b, pairs, blocks))
+    low, high = b.cut(plane, 0, 256), b.cut(plane, 256, 384)
+    return _join(b, _u4(b, low, blocks), _u2(b, high, blocks), 4)
 
 
 def _u8(b: Body, plane: ir.Value, blocks: int) -> ir.Value:
@@ -123,11 +132,16 @@ def _columns_last(b: Body, codes: ir.Value, blocks: int) -> ir.Value:
     return b("Reshape", rows, [-1, STRIP_ROWS, blocks, 32])
 
 
-def _join(b: Body, low: ir.Value, high: ir.Value) -> ir.Value:
-    return b("BitwiseOr", low, b("BitShift", high, b.bytes(4), direction="LEFT"))
+def _field(b: Body, data: ir.Value, shifts: np.ndarray, mask: int) -> ir.Value:
+    shifted = b("BitShift", data, b.bytes(shifts), direction="RIGHT")
+    return b("BitwiseAnd", shifted, b.bytes(mask))
 
 
-_WIDTHS = {"u4": _u4, "u5": _u5, "u6": _u6, "u8": _u8}
+def _join(b: Body, low: ir.Value, high: ir.Value, shift: int) -> ir.Value:
+    return b("BitwiseOr", low, b("BitShift", high, b.bytes(shift), direction="LEFT"))
+
+
+_WIDTHS = {"u2": _u2, "u3": _u3, "u4": _u4, "u5": _u5, "u6": _u6, "u8": _u8}
 
 
 class _Planes:
@@ -161,20 +175,17 @@ class _Planes:
         return b("Transpose", elements, perm=[0, 3, 1, 2, 4])
 
 
-def _f16_scaled(codec: str, zero: int) -> Decoder:
-    def weights(b: Body, strips: ir.Value, cols: int) -> ir.Value:
-        planes = _Planes(b, codec, strips, cols)
-        scale = _float16(b, planes.scales(1, 2))  # [strips, 16, blocks, 1]
-        return b("Mul", scale, b("Sub", planes.codes(), b.floats(zero)))
-
-    return weights
+def _split(b: Body, pairs: ir.Value) -> list[ir.Value]:
+    return b.many("Split", 2, pairs, axis=-1, num_outputs=2)
 
 
-def _e8m0_fp4(b: Body, strips: ir.Value, cols: int) -> ir.Value:
-    planes = _Planes(b, "u4_e8m0_fp4", strips, cols)
-    powers = np.ldexp(1.0, np.arange(256) - 128)
-    scale = _look_up(b, powers, b("Squeeze", planes.scales(1), [-1]))
-    return b("Mul", scale, _fp4(b, planes.codes()))
+# Codebooks: float32 codes to what they stand for
+
+Codebook = Callable[[Body, ir.Value], ir.Value]
+
+
+def _linear(zero: int) -> Codebook:
+    return lambda b, codes: b("Sub", codes, b.floats(zero))
 
 
 def _fp4(b: Body, codes: ir.Value) -> ir.Value:
@@ -188,29 +199,87 @@ def _fp4(b: Body, codes: ir.Value) -> ir.Value:
     return b("Mul", sign, b("Max", k, *lines))
 
 
-def _super_min(b: Body, strips: ir.Value, cols: int) -> ir.Value:
-    planes = _Planes(b, "u4_super_min", strips, cols)
-    groups = b.cast(b("Reshape", planes.scales(2), [-1, STRIP_ROWS, cols // 256, 8, 2]))
+def _non_linear(b: Body, codes: ir.Value) -> ir.Value:
+    values = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+    return _look_up(b, np.array(values), codes)
+
+
+# Integer codecs
+
+
+def _f16_scaled(codec: str, codebook: Codebook) -> Decoder:
+    def weights(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+        planes = _Planes(b, codec, strips, cols)
+        scale = _float16(b, planes.scales(1, 2))  # [strips, 16, blocks, 1]
+        return b("Mul", scale, codebook(b, planes.codes()))
+
+    return weights
+
+
+def _f16_min(codec: str) -> Decoder:
+    def weights(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+        planes = _Planes(b, codec, strips, cols)
+        scale, minimum = _split(b, _float16(b, planes.scales(2, 2)))
+        return b("Sub", b("Mul", scale, planes.codes()), minimum)
+
+    return weights
+
+
+def _e8m0_fp4(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+    planes = _Planes(b, "u4_e8m0_fp4", strips, cols)
+    powers = np.ldexp(1.0, np.arange(256) - 128)
+    scale = _look_up(b, powers, b("Squeeze", planes.scales(1), [-1]))
+    return b("Mul", scale, _fp4(b, planes.codes()))
+
+
+def _super_min(codec: str) -> Decoder:
+    def weights(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+        planes = _Planes(b, codec, strips, cols)
+        groups = b.cast(b("Reshape", planes.scales(2), [-1, STRIP_ROWS, cols // 256, 8, 2]))
+        factors = b("Mul", b("Unsqueeze", planes.supers(2), [3]), groups)
+        scale, minimum = _split(b, factors)
+        codes = b("Reshape", planes.codes(), [-1, STRIP_ROWS, cols // 256, 8, 32])
+        return b("Sub", b("Mul", scale, codes), minimum)
+
+    return weights
+
+
+def _super_min_nibbles(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+    planes = _Planes(b, "u2_super_min", strips, cols)
+    pairs = b("Reshape", planes.scales(2), [-1, STRIP_ROWS, cols // 256, 16, 1])
+    groups = b.cast(_field(b, pairs, np.array([0, 4]), 15))
     factors = b("Mul", b("Unsqueeze", planes.supers(2), [3]), groups)
-    scale, minimum = b.many("Split", 2, factors, axis=-1, num_outputs=2)
-    codes = b("Reshape", planes.codes(), [-1, STRIP_ROWS, cols // 256, 8, 32])
+    scale, minimum = _split(b, factors)
+    codes = b("Reshape", planes.codes(), [-1, STRIP_ROWS, cols // 256, 16, 16])
     return b("Sub", b("Mul", scale, codes), minimum)
 
 
-def _super(b: Body, strips: ir.Value, cols: int) -> ir.Value:
-    planes = _Planes(b, "u6_super", strips, cols)
-    signed = _look_up(b, np.arange(256, dtype=np.uint8).view(np.int8), planes.scales(2))
-    groups = b("Reshape", signed, [-1, STRIP_ROWS, cols // 256, 16, 1])
-    factors = b("Mul", b("Unsqueeze", planes.supers(1), [3]), groups)
-    codes = b("Sub", planes.codes(), b.floats(32))
-    return b("Mul", factors, b("Reshape", codes, [-1, STRIP_ROWS, cols // 256, 16, 16]))
+def _super(codec: str, fields: int, codebook: Codebook) -> Decoder:
+    """Signed group scales, `fields` to a column block."""
+
+    def weights(b: Body, strips: ir.Value, cols: int) -> ir.Value:
+        planes = _Planes(b, codec, strips, cols)
+        signed = _look_up(b, np.arange(256, dtype=np.uint8).view(np.int8), planes.scales(fields))
+        shape = [-1, STRIP_ROWS, cols // 256, 8 * fields]
+        factors = b("Mul", b("Unsqueeze", planes.supers(1), [3]), b("Reshape", signed, [*shape, 1]))
+        values = b("Reshape", codebook(b, planes.codes()), [*shape, 32 // fields])
+        return b("Mul", factors, values)
+
+    return weights
 
 
 _INTEGERS: dict[str, Decoder] = {
-    "u4_f16": _f16_scaled("u4_f16", 8),
-    "u5_f16": _f16_scaled("u5_f16", 16),
-    "u8_f16": _f16_scaled("u8_f16", 128),
+    "u4_f16": _f16_scaled("u4_f16", _linear(8)),
+    "u5_f16": _f16_scaled("u5_f16", _linear(16)),
+    "u8_f16": _f16_scaled("u8_f16", _linear(128)),
+    "u4_f16_nl": _f16_scaled("u4_f16_nl", _non_linear),
+    "u4_f16_min": _f16_min("u4_f16_min"),
+    "u5_f16_min": _f16_min("u5_f16_min"),
     "u4_e8m0_fp4": _e8m0_fp4,
-    "u4_super_min": _super_min,
-    "u6_super": _super,
+    "u2_super_min": _super_min_nibbles,
+    "u4_super_min": _super_min("u4_super_min"),
+    "u5_super_min": _super_min("u5_super_min"),
+    "u3_super": _super("u3_super", 2, _linear(4)),
+    "u6_super": _super("u6_super", 2, _linear(32)),
+    "u4_super_nl": _super("u4_super_nl", 1, _non_linear),
 }

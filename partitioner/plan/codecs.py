@@ -83,6 +83,13 @@ CODECS = {
         Codec("u4_e8m0_fp4", 256, 16),
         Codec("u4_super_min", 256, 32, 64),
         Codec("u6_super", 384, 32, 32),
+        Codec("u5_super_min", 320, 32, 64),
+        Codec("u3_super", 192, 32, 32),
+        Codec("u4_f16_nl", 256, 32),
+        Codec("u4_super_nl", 256, 16, 32),
+        Codec("u4_f16_min", 256, 64),
+        Codec("u5_f16_min", 320, 64),
+        Codec("u2_super_min", 128, 32, 64),
     )
 }
 """Every codec by name."""

@@ -140,7 +140,7 @@ class _Packer:
     """Packs chunks one after the other, on a thread of its own that drives all cores."""
 
     def __init__(self) -> None:
-        self._threads = len(os.sched_getaffinity(0))
+        self._threads = native.usable_cores()
         self._executor = ThreadPoolExecutor(1)
         self._files: dict[Path, int] = {}
 

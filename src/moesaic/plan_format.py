@@ -11,6 +11,8 @@ from uuid import UUID
 import msgspec
 import xxhash
 
+from moesaic.usage_format import Usage
+
 __all__ = [
     "FORMAT",
     "KV_TYPES",
@@ -22,6 +24,8 @@ __all__ = [
     "Buffer",
     "Cache",
     "Device",
+    "DeviceSeconds",
+    "Facts",
     "KvType",
     "Limits",
     "Memory",
@@ -30,9 +34,11 @@ __all__ = [
     "Parent",
     "Part",
     "PlanFile",
+    "Prediction",
     "Source",
     "Step",
     "Tensor",
+    "Wishes",
     "plan_uuid",
     "tensor_list_digest",
     "weights_header",
@@ -85,14 +91,47 @@ class Tensor(_Strict, frozen=True):
     xxh3: str
 
 
+class Facts(_Strict, frozen=True):
+    """How fast a device is, as far as planning asks.
+
+    Attributes:
+        read_bandwidth: Bytes a second of streaming weights from its own memory.
+        int8_rate: Operations a second (a multiplication and an addition are two) of the kernels
+            that multiply integer weights.
+        float_rate: The same of the kernels that multiply float weights.
+        latency: Seconds that it takes to start a kernel on all of the device.
+        link_bandwidth: Bytes a second between it and the host; 0 for the host itself.
+        link_latency: Seconds that a hand-over to or from the host takes at least.
+        source: Whether this was measured on the machine, or assumed for a device of its kind.
+    """
+
+    read_bandwidth: float
+    int8_rate: float
+    float_rate: float
+    latency: float
+    link_bandwidth: float = 0.0
+    link_latency: float = 0.0
+    source: Literal["measured", "assumed"] = "measured"
+
+
 class Device(_Strict, frozen=True):
-    """A device of the plan: ``cpu`` or ``cuda:N``, its execution provider, its budget in bytes."""
+    """A device of the plan.
+
+    Attributes:
+        name: ``cpu`` or ``cuda:N``.
+        provider: Its execution provider.
+        budget: Bytes that the plan may use there, None for no limit.
+        arena_bytes: Size of its activation arena.
+        scratch_bytes: Size of its scratch memory.
+        facts: The speed that the plan was made for.
+    """
 
     name: str
     provider: str
     budget: int | None
     arena_bytes: int
     scratch_bytes: int
+    facts: Facts | None = None
 
 
 class Limits(_Strict, frozen=True):
@@ -127,13 +166,17 @@ class Cache(_Strict, frozen=True):
 
 
 class Assignment(_Strict, frozen=True):
-    """Where a graph node runs: its weight bytes, seconds planned for one token and for a chunk."""
+    """Where a graph node runs: its weight bytes, seconds planned for one token and for a chunk.
+
+    A node whose experts are split has a row for each device. ``why`` is the rule that put it there.
+    """
 
     node: str
     device: str
     weight_bytes: int
     decode_seconds: float
     prefill_seconds: float
+    why: str = ""
 
 
 class Memory(_Strict, frozen=True):
@@ -224,6 +267,55 @@ class Source(_Strict, frozen=True):
     origin: Origin = msgspec.field(default_factory=Origin)
 
 
+class DeviceSeconds(_Strict, frozen=True):
+    """Time that a device works on one decoded token, and on a chunk of a prompt."""
+
+    device: str
+    decode: float
+    prefill: float
+
+
+class Prediction(_Strict, frozen=True):
+    """Speed that the cost model expects, for one sequence.
+
+    Attributes:
+        context: Older tokens that the decoded token attends to.
+        chunk: Tokens of the prompt that are processed at once.
+        decode_tokens_per_second: Decoded tokens.
+        prefill_tokens_per_second: Tokens of a prompt.
+        handovers: Copies between devices in a step.
+        handover_decode_seconds: Their time for a decoded token.
+        handover_prefill_seconds: Their time for a chunk.
+        devices: What each device contributes. Devices that work on the same experts node at the
+            same time may add up to more than a token takes.
+        notes: What is remarkable about the placement, in sentences for people.
+    """
+
+    context: int
+    chunk: int
+    decode_tokens_per_second: float
+    prefill_tokens_per_second: float
+    handovers: int
+    handover_decode_seconds: float
+    handover_prefill_seconds: float
+    devices: list[DeviceSeconds]
+    notes: list[str]
+
+
+class Wishes(_Strict, frozen=True):
+    """What the plan was asked for; placing it anew keeps what is not asked for again.
+
+    Attributes:
+        devices: Devices by name and their budgets, also those on which nothing is placed.
+        place: ``REGEX=DEVICE`` rules, the later ones win.
+        usage: The profile by which experts were chosen, None without one.
+    """
+
+    devices: dict[str, int | None] = {}
+    place: list[str] = []
+    usage: Usage | None = None
+
+
 class PlanFile(_Strict, frozen=True):
     """``plan.json`` as a whole."""
 
@@ -241,6 +333,8 @@ class PlanFile(_Strict, frozen=True):
     memory: list[Memory]
     buffers: list[Buffer]
     program: list[Step]
+    wishes: Wishes = msgspec.field(default_factory=Wishes)
+    prediction: Prediction | None = None
 
 
 def tensor_list_digest(tensors: Sequence[Tensor]) -> bytes:

@@ -97,11 +97,6 @@ def test_truncated_anywhere(tmp_path):
         refuse(tmp_path, whole[:size], "empty|ends early|beyond")
 
 
-def test_split_model(tmp_path):
-    error = refuse(tmp_path, tiny.build({"split.count": 2}), r"'split\.count'.* 2 files")
-    assert "merge" in error.hint
-
-
 # --- counts, lengths and nesting ---
 
 

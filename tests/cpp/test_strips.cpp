@@ -33,9 +33,12 @@ struct Matrix {
   Matrix(Codec codec, int64_t rows, int64_t cols)
       : bytes(allocate(matrix_bytes(codec, rows, cols))) {
     const int64_t size = matrix_bytes(codec, rows, cols);
+    const StripLayout layout = strip_layout(codec, cols);
     for (int64_t i = 0; i < size; ++i) {
-      // Bytes below 0x78 keep float16 and float32 finite.
-      bytes.get()[i] = static_cast<std::byte>(random_bits() % 0x78);
+      // Bytes below 0x78 keep float16 and float32 finite; scales of u3_super have six bits.
+      const bool scale = i % layout.bytes >= layout.scales && i % layout.bytes < layout.supers;
+      const int limit = scale && codec == Codec::kU3Super ? 0x20 : 0x78;
+      bytes.get()[i] = static_cast<std::byte>(random_bits() % limit);
     }
     strips = {bytes.get(), codec, rows, cols};
   }

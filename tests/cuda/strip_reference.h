@@ -61,6 +61,10 @@ inline StripMatrix::StripMatrix(Codec codec, int64_t rows, int64_t cols, std::mt
     }
     return;
   }
+  for (size_t i = 0; i < bytes.size() && codec == Codec::kU3Super; ++i) {
+    const auto place = static_cast<int64_t>(i) % layout.bytes;
+    if (place >= layout.scales) bytes[i] = static_cast<uint8_t>(bytes[i] % 64 - 32);
+  }
   for (size_t i = 0; i < bytes.size(); i += 2) {
     const auto place = static_cast<int64_t>(i) % layout.bytes;
     if (place < (has_super ? layout.supers : layout.scales)) continue;
@@ -71,14 +75,22 @@ inline StripMatrix::StripMatrix(Codec codec, int64_t rows, int64_t cols, std::mt
 
 inline int StripMatrix::code(const uint8_t* block, int r, int c) const {
   const int j = c % 16 / 4, i = c % 4;
+  const auto pair = [&](int at) { return block[at + 64 * (c / 16) + 4 * r + i] >> (2 * j) & 3; };
+  const auto bit = [&](int at) { return block[at + 4 * r + i] >> (c / 4) & 1; };
   const int nibble = block[64 * j + 4 * r + i] >> (c < 16 ? 0 : 4) & 15;
   switch (codec) {
+    case Codec::kU2SuperMin:
+      return pair(0);
+    case Codec::kU3Super:
+      return pair(0) | bit(128) << 2;
     case Codec::kU8F16:
       return block[64 * (c / 4) + 4 * r + i];
     case Codec::kU5F16:
-      return nibble | (block[256 + 4 * r + i] >> (c / 4) & 1) << 4;
+    case Codec::kU5F16Min:
+    case Codec::kU5SuperMin:
+      return nibble | bit(256) << 4;
     case Codec::kU6Super:
-      return nibble | (block[256 + 64 * (c / 16) + 4 * r + i] >> (2 * j) & 3) << 4;
+      return nibble | pair(256) << 4;
     default:
       return nibble;
   }
@@ -88,31 +100,46 @@ inline StripMatrix::Weight StripMatrix::at(int64_t row, int64_t col) const {
   const uint8_t* strip = bytes.data() + row / 16 * layout.bytes;
   const int64_t b = col / 32;
   const int r = static_cast<int>(row % 16), c = static_cast<int>(col % 32);
-  const uint8_t* scales = strip + layout.scales;
-  const uint8_t* supers = strip + layout.supers;
+  const uint8_t* scales = strip + layout.scales + moesaic::codec_info(codec).scale_bytes * b;
+  const uint8_t* supers = strip + layout.supers + moesaic::codec_info(codec).super_bytes * (b / 8);
   const int q = code(strip + moesaic::codec_info(codec).code_bytes * b, r, c);
+  const auto group = [&] { return scales[16 * (c / 16) + r]; };  // of 16 columns
+  const auto signed_byte = [](uint8_t byte) { return static_cast<int8_t>(byte); };
+  constexpr int kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                  1,    13,   25,  38,  53,  69,  89,  113};
   const auto scaled = [](double s, double x) { return Weight{s * x, std::abs(s * x)}; };
+  const auto less = [](double product, double minimum) {
+    return Weight{product - minimum, std::abs(product) + std::abs(minimum)};
+  };
   switch (codec) {
     case Codec::kU4F16:
-      return scaled(half_value(scales + 32 * b, r), q - 8);
+      return scaled(half_value(scales, r), q - 8);
     case Codec::kU5F16:
-      return scaled(half_value(scales + 32 * b, r), q - 16);
+      return scaled(half_value(scales, r), q - 16);
     case Codec::kU8F16:
-      return scaled(half_value(scales + 32 * b, r), q - 128);
+      return scaled(half_value(scales, r), q - 128);
+    case Codec::kU4F16Nl:
+      return scaled(half_value(scales, r), kNonLinear[q]);
+    case Codec::kU4F16Min:
+    case Codec::kU5F16Min:
+      return less(half_value(scales, r) * q, half_value(scales + 32, r));
     case Codec::kU4Fp4: {
       constexpr int kTable[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-      return scaled(std::ldexp(1.0, scales[16 * b + r] - 128), kTable[q]);
+      return scaled(std::ldexp(1.0, scales[r] - 128), kTable[q]);
     }
-    case Codec::kU4SuperMin: {
-      const uint8_t* super = supers + 64 * (b / 8);
-      const double product = half_value(super, r) * scales[32 * b + r] * q;
-      const double minimum = half_value(super + 32, r) * scales[32 * b + 16 + r];
-      return {product - minimum, std::abs(product) + std::abs(minimum)};
-    }
-    case Codec::kU6Super: {
-      const auto sc = static_cast<int8_t>(scales[32 * b + 16 * (c / 16) + r]);
-      return scaled(half_value(supers + 32 * (b / 8), r) * sc, q - 32);
-    }
+    case Codec::kU4SuperMin:
+    case Codec::kU5SuperMin:
+      return less(half_value(supers, r) * scales[r] * q,
+                  half_value(supers + 32, r) * scales[16 + r]);
+    case Codec::kU2SuperMin:
+      return less(half_value(supers, r) * (group() & 15) * q,
+                  half_value(supers + 32, r) * (group() >> 4));
+    case Codec::kU3Super:
+      return scaled(half_value(supers, r) * signed_byte(group()), q - 4);
+    case Codec::kU6Super:
+      return scaled(half_value(supers, r) * signed_byte(group()), q - 32);
+    case Codec::kU4SuperNl:
+      return scaled(half_value(supers, r) * signed_byte(scales[r]), kNonLinear[q]);
     default:
       std::abort();
   }

@@ -42,6 +42,7 @@ def test_the_runtime_allocates_what_was_planned(case, kv_type, tmp_path):
     assert planned.weights == found["weights"]
     assert planned.kv == found["kv"]
     assert planned.activations == found["activations"]
+    assert found["reserve"] <= planned.reserve  # the plan's is for all cores
 
 
 @pytest.mark.parametrize("case", ["gemma3-mixed", "gpt-oss-mxfp4"])
@@ -80,12 +81,14 @@ def test_pools_of_pages():
     assert kv_bytes([cache(dtype="q8_0")], limits, "cpu") == 3 * 2 * 32 * 2 * (34 + 34)
     wide = cache(dtype="q8_0", k_dim=96, v_dim=80)
     assert kv_bytes([wide], limits, "cpu") == 3 * 2 * 32 * 2 * (3 * 34 + 3 * 34)
-    assert kv_bytes([cache(window=1)], limits, "cpu") == 3 * (3 + 1) * page
+    assert kv_bytes([cache(window=1)], limits, "cpu") == 3 * 2 * page  # never more than a context
+    longer = Limits(context=4096, sequences=3, batch=64, logits_rows=32)
+    assert kv_bytes([cache(window=1)], longer, "cpu") == 3 * (3 + 1) * page
     assert kv_bytes([cache()], limits, "cuda:0") == 0
 
 
 def test_windowed_pools_share_the_largest_window():
-    limits = Limits(context=64, sequences=1, batch=32, logits_rows=32)
+    limits = Limits(context=4096, sequences=1, batch=32, logits_rows=32)
     page = 32 * 2 * (8 + 4) * 2
     caches = [cache(window=32), cache(window=320)]
     assert kv_bytes(caches, limits, "cpu") == 2 * (11 + 1) * page

@@ -63,6 +63,14 @@ class Model:
         y: Array = x / np.sqrt(mean_square + eps) * self.rows(f"{name}.weight")
         return y
 
+    def layer_norm(self, name: str, x: Array) -> Array:
+        """Layer norm over the last axis with ``name.weight`` and ``name.bias``."""
+        x = x - x.mean(axis=-1, keepdims=True)
+        variance = np.mean(x * x, axis=-1, keepdims=True)
+        eps = float(self.hp("attention.layer_norm_rms_epsilon"))
+        y: Array = x / np.sqrt(variance + eps)
+        return y * self.rows(f"{name}.weight") + self.rows(f"{name}.bias")
+
     @property
     def heads(self) -> tuple[int, int, int]:
         """(H, G, d)."""
@@ -135,6 +143,18 @@ def rope_table(
     return freqs / factor * ramp + freqs * (1.0 - ramp), 0.1 * math.log(factor) + 1.0
 
 
+def longrope_table(m: Model, length: int, factor: float) -> tuple[Array, float]:
+    """Frequencies [R/2] for a sequence of ``length`` tokens, and the factor on cos and sin.
+
+    Beyond the original context all positions use the long divisors. Without divisors, the plain
+    table and no factor.
+    """
+    freqs, _ = rope_table(m, m.hp("rope.freq_base", 10000.0), scaled=False)
+    original = m.hp("rope.scaling.original_context_length", m.hp("context_length"))
+    divisors = m.maybe(f"rope_factors_{'long' if length > original else 'short'}.weight")
+    return (freqs, 1.0) if divisors is None else (freqs / divisors, factor)
+
+
 def rope(x: Array, table: tuple[Array, float], *, interleaved: bool) -> Array:
     """Rotates the leading dimensions of each head; x is [n, heads, d], row t at position t."""
     freqs, factor = table
@@ -154,8 +174,12 @@ def rope(x: Array, table: tuple[Array, float], *, interleaved: bool) -> Array:
 
 def project(m: Model, prefix: str, x: Array) -> tuple[Array, Array, Array]:
     """Queries [n, H, d], keys [n, G, d] and values [n, G, dv] of normalised input x [n, D]."""
-    h, g, _ = m.heads
-    q, k, v = (m.linear(f"{prefix}.attn_{name}", x) for name in "qkv")
+    h, g, d = m.heads
+    if f"{prefix}.attn_qkv.weight" in m.tensors:
+        fused = m.linear(f"{prefix}.attn_qkv", x)
+        q, k, v = np.split(fused, [h * d, (h + g) * d], axis=1)
+    else:
+        q, k, v = (m.linear(f"{prefix}.attn_{name}", x) for name in "qkv")
     n = len(x)
     return q.reshape(n, h, -1), k.reshape(n, g, -1), v.reshape(n, g, -1)
 
@@ -213,15 +237,43 @@ def expert(m: Model, prefix: str, e: int, x: Array, act: Activation) -> Array:
     return part("down", act(part("gate", x), part("up", x)))
 
 
-def experts(m: Model, prefix: str, x: Array, act: Activation) -> Array:
-    """Mixture of experts; the weights are the softmax over the selected router logits.
+def softmax_route(scores: Array, used: int) -> tuple[Any, Array]:
+    """Chosen experts and weights [n, used]: the softmax over the selected router logits.
 
     That equals a softmax over all experts divided by the selected sum. Lower index wins ties.
     """
-    scores = m.linear(f"{prefix}.ffn_gate_inp", x)
-    used = int(m.hp("expert_used_count"))
     chosen = np.argsort(-scores, axis=1, kind="stable")[:, :used]
-    weights = softmax(np.take_along_axis(scores, chosen, axis=1))
+    return chosen, softmax(np.take_along_axis(scores, chosen, axis=1))
+
+
+def sparsemixer_route(scores: Array, used: int) -> tuple[Any, Array]:
+    """Two picks; each weight is the softmax over the logits within 2 % of the one picked.
+
+    The second pick is made as if the first were not there. Weights are not normalised.
+    """
+    assert used == 2
+    row, left = np.arange(len(scores)), scores.copy()
+    chosen, weights = np.empty((len(scores), 2), np.int64), np.empty((len(scores), 2))
+    for slot in range(2):
+        best = left.argmax(axis=1)
+        top = left[row, best][:, None]
+        with np.errstate(invalid="ignore"):
+            far = (top - scores) / np.maximum(np.abs(scores), top) > 2 * 0.01
+        chosen[:, slot] = best
+        weights[:, slot] = softmax(np.where(far, -np.inf, left))[row, best]
+        left[row, best] = -np.inf
+    return chosen, weights
+
+
+Route = Callable[[Array, int], tuple[Any, Array]]
+
+
+def experts(
+    m: Model, prefix: str, x: Array, act: Activation, route: Route = softmax_route
+) -> Array:
+    """Mixture of experts: the sum of the chosen MLPs, weighted by their route."""
+    scores = m.linear(f"{prefix}.ffn_gate_inp", x)
+    chosen, weights = route(scores, int(m.hp("expert_used_count")))
     out = np.zeros_like(x)
     for e in np.unique(chosen):
         token, slot = np.nonzero(chosen == e)
@@ -298,16 +350,32 @@ def gemma3(m: Model, x: Array) -> Array:
     return x
 
 
+def phimoe(m: Model, x: Array) -> Array:
+    """Phi-3.5-MoE: layer norms, biases on projections, longrope, sparsemixer."""
+    table = longrope_table(m, len(x), 1.243163121016122)
+    for i in range(m.hp("block_count")):
+        p = f"blk.{i}"
+        q, k, v = project(m, p, m.layer_norm(f"{p}.attn_norm", x))
+        q, k = rope(q, table, interleaved=False), rope(k, table, interleaved=False)
+        a = attention(q, k, v, 1.0 / math.sqrt(m.heads[2]))
+        x = x + m.linear(f"{p}.attn_output", a)
+        h = m.layer_norm(f"{p}.ffn_norm", x)
+        x = x + experts(m, p, h, silu_gate, sparsemixer_route)
+    return x
+
+
 FAMILIES: dict[str, Callable[[Model, Array], Array]] = {
     "llama": llama,
     "gpt-oss": gpt_oss,
     "gemma3": gemma3,
+    "phimoe": phimoe,
 }
 
 
 def head(m: Model, x: Array) -> Array:
     """Logits [n, V] of final hidden states; a file without ``output.weight`` ties the head."""
-    x = m.rms("output_norm", x)
+    layer_norm = "output_norm.bias" in m.tensors
+    x = m.layer_norm("output_norm", x) if layer_norm else m.rms("output_norm", x)
     name = "output.weight" if "output.weight" in m.tensors else "token_embd.weight"
     vocab = len(m.tensors[name].data)
     parts = [x @ m.rows(name, slice(r, r + HEAD_ROWS)).T for r in range(0, vocab, HEAD_ROWS)]

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Type = GGMLQuantizationType
 Bytes = NDArray[np.uint8]
 
+NL = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
 FP4 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
@@ -44,17 +47,29 @@ def put_u8(codes: Bytes) -> Bytes:
     return dwords.swapaxes(2, 3).reshape(*codes.shape[:2], 512)
 
 
+def put_u1(codes: Bytes) -> Bytes:
+    bits = (codes & 1).reshape(*codes.shape[:3], 8, 4)
+    byte = np.packbits(bits, axis=3, bitorder="little")[..., 0, :]  # bit j of byte (row, i)
+    return byte.reshape(*codes.shape[:2], 64)
+
+
+def put_u2(codes: Bytes) -> Bytes:
+    pairs = (codes & 3).reshape(*codes.shape[:3], 2, 4, 4)  # [.., row, h, t, i]
+    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    byte = np.bitwise_or.reduce(pairs << shifts, axis=4).swapaxes(2, 3)  # [.., h, row, i]
+    return byte.reshape(*codes.shape[:2], 128)
+
+
+def put_u3(codes: Bytes) -> Bytes:
+    return np.concatenate([put_u2(codes), put_u1(codes >> 2)], axis=-1)
+
+
 def put_u5(codes: Bytes) -> Bytes:
-    bits = (codes >> 4 & 1).reshape(*codes.shape[:3], 8, 4)
-    high = np.packbits(bits, axis=3, bitorder="little")[..., 0, :]  # bit j of byte (row, i)
-    return np.concatenate([put_u4(codes), high.reshape(*codes.shape[:2], 64)], axis=-1)
+    return np.concatenate([put_u4(codes), put_u1(codes >> 4)], axis=-1)
 
 
 def put_u6(codes: Bytes) -> Bytes:
-    pairs = (codes >> 4 & 3).reshape(*codes.shape[:3], 2, 4, 4)  # [.., row, h, t, i]
-    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
-    high = np.bitwise_or.reduce(pairs << shifts, axis=4).swapaxes(2, 3)  # [.., h, row, i]
-    return np.concatenate([put_u4(codes), high.reshape(*codes.shape[:2], 128)], axis=-1)
+    return np.concatenate([put_u4(codes), put_u2(codes >> 4)], axis=-1)
 
 
 def get_u4(plane: Bytes) -> Bytes:
@@ -68,16 +83,28 @@ def get_u8(plane: Bytes) -> Bytes:
     return dwords.reshape(*plane.shape[:2], 16, 32)
 
 
+def get_u1(plane: Bytes) -> Bytes:
+    byte = plane.reshape(*plane.shape[:2], 16, 1, 4)
+    bits = byte >> np.arange(8, dtype=np.uint8)[:, None] & 1  # [.., row, j, i]
+    return bits.reshape(*plane.shape[:2], 16, 32)
+
+
+def get_u2(plane: Bytes) -> Bytes:
+    byte = plane.reshape(*plane.shape[:2], 2, 16, 4).swapaxes(2, 3)[..., None, :]
+    pairs = byte >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3  # [.., row, h, t, i]
+    return pairs.reshape(*plane.shape[:2], 16, 32)
+
+
+def get_u3(plane: Bytes) -> Bytes:
+    return get_u2(plane[..., :128]) | get_u1(plane[..., 128:]) << 2
+
+
 def get_u5(plane: Bytes) -> Bytes:
-    high = plane[..., 256:].reshape(*plane.shape[:2], 16, 1, 4)
-    bits = high >> np.arange(8, dtype=np.uint8)[:, None] & 1  # [.., row, j, i]
-    return get_u4(plane[..., :256]) | bits.reshape(*plane.shape[:2], 16, 32) << 4
+    return get_u4(plane[..., :256]) | get_u1(plane[..., 256:]) << 4
 
 
 def get_u6(plane: Bytes) -> Bytes:
-    high = plane[..., 256:].reshape(*plane.shape[:2], 2, 16, 4).swapaxes(2, 3)[..., None, :]
-    pairs = high >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3  # [.., row, h, t, i]
-    return get_u4(plane[..., :256]) | pairs.reshape(*plane.shape[:2], 16, 32) << 4
+    return get_u4(plane[..., :256]) | get_u2(plane[..., 256:]) << 4
 
 
 # GGUF blocks. Each returns codes [rows, column blocks, 32], the fields of the scale plane, each
@@ -98,9 +125,21 @@ def read_q4_0(blocks: Bytes) -> Fields:
     return nibble_codes(blocks[..., 2:]), [f16_field(blocks, 0)], []
 
 
+def read_q4_1(blocks: Bytes) -> Fields:
+    return nibble_codes(blocks[..., 4:]), [f16_field(blocks, 0), -f16_field(blocks, 2)], []
+
+
+def five_bit_codes(qh: Bytes, qs: Bytes) -> Bytes:
+    return nibble_codes(qs) | np.unpackbits(qh, axis=-1, bitorder="little") << 4
+
+
 def read_q5_0(blocks: Bytes) -> Fields:
-    fifth = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little")
-    return nibble_codes(blocks[..., 6:]) | fifth << 4, [f16_field(blocks, 0)], []
+    return five_bit_codes(blocks[..., 2:6], blocks[..., 6:]), [f16_field(blocks, 0)], []
+
+
+def read_q5_1(blocks: Bytes) -> Fields:
+    codes = five_bit_codes(blocks[..., 4:8], blocks[..., 8:])
+    return codes, [f16_field(blocks, 0), -f16_field(blocks, 2)], []
 
 
 def read_q8_0(blocks: Bytes) -> Fields:
@@ -111,15 +150,63 @@ def read_mxfp4(blocks: Bytes) -> Fields:
     return nibble_codes(blocks[..., 1:]), [blocks[..., 0]], []
 
 
-def read_q4_k(blocks: Bytes) -> Fields:
-    s, qs = blocks[..., 4:16], blocks[..., 16:].reshape(*blocks.shape[:2], 4, 32)
-    codes = np.stack([qs & 15, qs >> 4], axis=3).reshape(len(blocks), -1, 32)
+def pair_codes(qs: Bytes) -> Bytes:
+    """Values e of 256 are bits 2s, 2s+1 of byte 32h + i: h = e / 128, s = e % 128 / 32."""
+    halves = qs.reshape(*qs.shape[:2], 2, 1, 32)
+    return halves >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
+
+
+def read_q2_k(blocks: Bytes) -> Fields:
+    codes = pair_codes(blocks[..., 16:80]).reshape(len(blocks), -1, 32)
+    groups = blocks[..., :16].reshape(len(blocks), -1, 2)
+    supers = [f16_field(blocks, 80), f16_field(blocks, 82)]
+    return codes, [groups[..., 0], groups[..., 1]], supers
+
+
+def read_q3_k(blocks: Bytes) -> Fields:
+    third = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    low = pair_codes(blocks[..., 32:96]).reshape(third.shape)
+    s = blocks[..., 96:108]
+    scale = [
+        (s[..., n] & 15 if n < 8 else s[..., n - 8] >> 4)
+        | (s[..., 8 + n % 4] >> 2 * (n // 4) & 3) << 4
+        for n in range(16)
+    ]
+    signed = (np.stack(scale, axis=-1) - np.uint8(32)).reshape(len(blocks), -1, 2)
+    codes = (low | third << 2).reshape(len(blocks), -1, 32)
+    return codes, [signed[..., 0], signed[..., 1]], [f16_field(blocks, 108)]
+
+
+def six_bit_fields(blocks: Bytes) -> tuple[list[NDArray[np.generic]], list[NDArray[np.generic]]]:
+    """Scales, minima and super-scales of Q4_K and Q5_K."""
+    s = blocks[..., 4:16]
     scale = [s[..., g] & 63 for g in range(4)]
     scale += [s[..., g + 4] & 15 | s[..., g - 4] >> 6 << 4 for g in range(4, 8)]
     minimum = [s[..., g + 4] & 63 for g in range(4)]
     minimum += [s[..., g + 4] >> 4 | s[..., g] >> 6 << 4 for g in range(4, 8)]
     flat = [np.stack(x, axis=-1).reshape(len(blocks), -1) for x in (scale, minimum)]
-    return codes, flat, [f16_field(blocks, 0), f16_field(blocks, 2)]
+    return flat, [f16_field(blocks, 0), f16_field(blocks, 2)]
+
+
+def read_q4_k(blocks: Bytes) -> Fields:
+    qs = blocks[..., 16:].reshape(*blocks.shape[:2], 4, 32)
+    codes = np.stack([qs & 15, qs >> 4], axis=3).reshape(len(blocks), -1, 32)
+    return codes, *six_bit_fields(blocks)
+
+
+def read_q5_k(blocks: Bytes) -> Fields:
+    qs = blocks[..., 48:].reshape(*blocks.shape[:2], 4, 32)
+    low = np.stack([qs & 15, qs >> 4], axis=3).reshape(*blocks.shape[:2], 8, 32)
+    fifth = blocks[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    return (low | fifth << 4).reshape(len(blocks), -1, 32), *six_bit_fields(blocks)
+
+
+def read_iq4_xs(blocks: Bytes) -> Fields:
+    codes = nibble_codes(blocks[..., 8:].reshape(*blocks.shape[:2], 8, 16))
+    high = np.ascontiguousarray(blocks[..., 2:4]).view(np.uint16) >> np.arange(0, 16, 2) & 3
+    low = np.stack([blocks[..., 4:8] & 15, blocks[..., 4:8] >> 4], axis=-1).reshape(high.shape)
+    scale = ((low | high << 4) - 32).astype(np.int8).reshape(len(blocks), -1)
+    return codes.reshape(len(blocks), -1, 32), [scale], [f16_field(blocks, 0)]
 
 
 def read_q6_k(blocks: Bytes) -> Fields:
@@ -134,18 +221,26 @@ def read_q6_k(blocks: Bytes) -> Fields:
 
 READERS: dict[GGMLQuantizationType, tuple[str, Callable[[Bytes], Fields]]] = {
     Type.Q4_0: ("u4_f16", read_q4_0),
+    Type.Q4_1: ("u4_f16_min", read_q4_1),
     Type.Q5_0: ("u5_f16", read_q5_0),
+    Type.Q5_1: ("u5_f16_min", read_q5_1),
     Type.Q8_0: ("u8_f16", read_q8_0),
+    Type.IQ4_NL: ("u4_f16_nl", read_q4_0),
     Type.MXFP4: ("u4_e8m0_fp4", read_mxfp4),
+    Type.Q2_K: ("u2_super_min", read_q2_k),
+    Type.Q3_K: ("u3_super", read_q3_k),
     Type.Q4_K: ("u4_super_min", read_q4_k),
+    Type.Q5_K: ("u5_super_min", read_q5_k),
     Type.Q6_K: ("u6_super", read_q6_k),
+    Type.IQ4_XS: ("u4_super_nl", read_iq4_xs),
 }
 FLOATS = {
     Type.F32: ("f32", np.uint32),
     Type.F16: ("f16", np.uint16),
     Type.BF16: ("bf16", np.uint16),
 }
-WIDTHS = {"u4": (256, put_u4, get_u4), "u5": (320, put_u5, get_u5)}
+WIDTHS = {"u2": (128, put_u2, get_u2), "u3": (192, put_u3, get_u3)}
+WIDTHS |= {"u4": (256, put_u4, get_u4), "u5": (320, put_u5, get_u5)}
 WIDTHS |= {"u6": (384, put_u6, get_u6), "u8": (512, put_u8, get_u8)}
 
 
@@ -218,23 +313,57 @@ def decode_fp4(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float
         return np.ldexp(FP4[codes.astype(np.int64)], exponent)
 
 
+def decode_f16_min(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
+    factors = fields.scales(np.float16, 2)
+    return factors[:, :, 0] * codes - factors[:, :, 1]
+
+
+def decode_nl(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
+    return fields.scales(np.float16, 1)[:, :, 0] * NL[codes.astype(np.int64)]
+
+
+def decode_super_nl(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
+    factor = fields.supers(1, 16) * fields.scales(np.int8, 1)
+    return factor[:, :, 0] * NL[codes.astype(np.int64)]
+
+
 def decode_super_min(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
     scale, supers = fields.scales(np.uint8, 2), fields.supers(2, 32)
     factors = supers * scale
     return factors[:, :, 0] * codes - factors[:, :, 1]
 
 
-def decode_super(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
-    factors = fields.supers(1, 32) * fields.scales(np.int8, 2)
-    halves = (codes - 32).reshape(*codes.shape[:3], 2, 16)
-    return (halves * factors[..., 0].swapaxes(2, 3)[..., None]).reshape(codes.shape)
+def in_halves(codes: NDArray[np.float32], factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factors [strips, blocks, 2, 16, 1] of the two groups of 16, in the shape of the codes."""
+    return factors[..., 0].swapaxes(2, 3).repeat(16, axis=-1).reshape(codes.shape)
+
+
+def decode_super_min_16(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
+    scale, supers = fields.scales(np.uint8, 2).astype(np.uint8), fields.supers(2, 32)
+    factor, minimum = supers[:, :, :1] * (scale & 15), supers[:, :, 1:] * (scale >> 4)
+    return in_halves(codes, factor) * codes - in_halves(codes, minimum)
+
+
+def decode_super(zero: int) -> Callable[[NDArray[np.float32], Fields16], NDArray[np.float32]]:
+    def weights(codes: NDArray[np.float32], fields: Fields16) -> NDArray[np.float32]:
+        factors = fields.supers(1, 32) * fields.scales(np.int8, 2)
+        return in_halves(codes, factors) * (codes - zero)
+
+    return weights
 
 
 DECODERS: dict[str, Callable[[NDArray[np.float32], Fields16], NDArray[np.float32]]] = {
     "u4_f16": decode_f16(8),
     "u5_f16": decode_f16(16),
     "u8_f16": decode_f16(128),
+    "u4_f16_min": decode_f16_min,
+    "u5_f16_min": decode_f16_min,
+    "u4_f16_nl": decode_nl,
     "u4_e8m0_fp4": decode_fp4,
+    "u2_super_min": decode_super_min_16,
+    "u3_super": decode_super(4),
     "u4_super_min": decode_super_min,
-    "u6_super": decode_super,
+    "u5_super_min": decode_super_min,
+    "u6_super": decode_super(32),
+    "u4_super_nl": decode_super_nl,
 }

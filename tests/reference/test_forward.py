@@ -33,8 +33,12 @@ def test_logits_equal_transformers(case):
 @pytest.mark.parametrize("case", CASES)
 def test_greedy_continuation_where_the_margin_decides(case):
     stored = np.load(MODELS / f"{case}.npz")
-    whole = np.concatenate([stored["tokens"], stored["greedy"]])
-    y = forward.logits(MODELS / f"{case}.gguf", whole[:-1])[len(stored["tokens"]) - 1 :]
+    path, whole = MODELS / f"{case}.gguf", np.concatenate([stored["tokens"], stored["greedy"]])
+    first = len(stored["tokens"])
+    if "rope_factors_long.weight" in forward.Model(path).tensors:  # the table follows the length
+        y = np.stack([forward.logits(path, whole[:n])[-1] for n in range(first, len(whole))])
+    else:
+        y = forward.logits(path, whole[:-1])[first - 1 :]
     decided = stored["margins"] > 1e-3
     assert decided.sum() >= len(decided) - 2
     np.testing.assert_array_equal(y.argmax(axis=1)[decided], stored["greedy"][decided])
@@ -50,6 +54,7 @@ def test_merged_and_split_experts_hold_the_same_model():
 def _wrong(monkeypatch, mistake):
     """Puts one plausible mistake into the oracle."""
     rope_table, rope, attention = forward.rope_table, forward.rope, forward.attention
+    longrope_table = forward.longrope_table
     patches = {
         "yarn ramp truncated": (
             "rope_table",
@@ -82,6 +87,17 @@ def _wrong(monkeypatch, mistake):
             lambda m, layer, period: (layer + 1) % period < period - 1,
         ),
         "no clamp": ("clamped_swiglu", lambda g, u: g * forward.sigmoid(1.702 * g) * (u + 1)),
+        "short table only": ("longrope_table", lambda m, n, f: longrope_table(m, 0, f)),
+        "long table only": ("longrope_table", lambda m, n, f: longrope_table(m, 1 << 30, f)),
+        "factor of the file": (
+            "longrope_table",
+            lambda m, n, f: longrope_table(m, n, m.hp("rope.scaling.attn_factor")),
+        ),
+        "softmax for sparsemixer": ("sparsemixer_route", forward.softmax_route),
+        "every weight 1": (
+            "sparsemixer_route",
+            lambda s, n: (forward.softmax_route(s, n)[0], np.ones((len(s), 2))),
+        ),
         "gelu for silu": ("silu_gate", lambda g, u: forward.gelu_gate(g, u)),
     }
     monkeypatch.setattr(forward, *patches[mistake])
@@ -105,6 +121,14 @@ def _wrong(monkeypatch, mistake):
         ("llama-f32", "other rope style"),
         ("llama-bias-f32", "rope scaling ignored"),
         ("mixtral-f32", "gelu for silu"),
+        ("phimoe-f32", "long table only"),
+        ("phimoe-f32", "factor of the file"),
+        ("phimoe-f32", "softmax for sparsemixer"),
+        ("phimoe-f32", "every weight 1"),
+        ("phimoe-f32", "other rope style"),
+        ("phimoe-long-f32", "short table only"),
+        ("phimoe-long-q4_0", "short table only"),
+        ("phimoe-grin-f32", "every weight 1"),
     ],
 )
 def test_the_models_notice_a_mistake(monkeypatch, case, mistake):

@@ -235,7 +235,8 @@ def test_memory_is_as_planned(executor, plan):
     for planned in plan.file.memory:
         row = rows[planned.device]
         assert row["activations"] == planned.activations
-        assert row["total"] == row["weights"] + row["kv"] + row["activations"]
+        purposes = ("weights", "kv", "activations", "staging", "reserve")
+        assert row["total"] == sum(row[purpose] for purpose in purposes)
         assert row["planned"]["total"] == planned.total
     assert 0 < rows["cpu"]["weights_resident"] <= len(plan.weights)
 

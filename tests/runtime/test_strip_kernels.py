@@ -80,6 +80,16 @@ def test_every_panel_size(codec: str, tokens: int) -> None:
         assert matmul(strips, x, isa=isa).tobytes() == expected.tobytes()
 
 
+EXTREME_SCALE = {
+    "u2_super_min": 255,  # 15 for scale and minimum
+    "u3_super": -32,
+    "u4_super_min": 63,
+    "u5_super_min": 63,
+    "u6_super": -128,
+    "u4_super_nl": -128,
+}
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("byte", [0x00, 0xFF, 0x0F, 0xF0, 0x80, 0x7F])
 @pytest.mark.parametrize("codec", INTEGER_CODECS)
@@ -90,15 +100,32 @@ def test_extreme_codes_do_not_overflow(codec: str, byte: int, isa: str) -> None:
         strips.scale[:] = 128
     elif strips.supers.size:
         strips.supers[:] = 1
-        strips.scale[:] = 63 if codec == "u4_super_min" else -128
+        strips.scale[:] = EXTREME_SCALE[codec]
     else:
         strips.scale[:] = 1
     alternating = np.where(np.arange(256) % 2, 127, -127)
     x = np.stack([np.full(256, 127), np.full(256, -127), alternating]).astype(np.float32)
     result = matmul(strips, x, isa=isa)
     expected = x.astype(np.float64) @ strips.weights().T
-    exact = codec != "u6_super"  # whose sums times 128 leave the integers that float32 holds
+    exact = codec not in ("u6_super", "u4_super_nl")  # times 128 some sums do not fit float32
     assert np.all(np.abs(result - expected) <= (0 if exact else 1e-7 * np.abs(expected)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("codec", ["u3_super", "u2_super_min"])
+def test_every_code_times_every_inner_scale(codec: str, isa: str) -> None:
+    codes = np.arange(8 if codec == "u3_super" else 4)[:, None]
+    scales = np.arange(-32, 32) if codec == "u3_super" else np.arange(256)
+    scales = scales.reshape(-1, 16)
+    strips = random_strips(np.random.default_rng(0), codec, len(codes) * scales.size, 256)
+    strips.supers[:] = 1
+    strips.code[:, :, :128] = np.repeat(0x55 * (codes & 3), len(scales))[:, None, None]
+    strips.code[:, :, 128:] = np.repeat(0xFF * (codes >> 2), len(scales))[:, None, None]
+    strips.scale[:, :, :16] = np.tile(scales, (len(codes), 1))[:, None]
+    strips.scale[:, :, 16:] = np.tile(scales[::-1, ::-1], (len(codes), 1))[:, None]
+    x = np.zeros((32, 256), np.float32)
+    x[np.arange(32), np.arange(32)] = 127  # every column of the first block alone
+    assert np.array_equal(matmul(strips, x, isa=isa), x @ strips.weights().T)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -114,12 +141,13 @@ def test_e8m0_is_exact_to_both_ends(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("codec", ["u4_f16", "u4_super_min", "u6_super"])
+@pytest.mark.parametrize("codec", [c for c in INTEGER_CODECS if c != "u4_e8m0_fp4"])
 def test_subnormal_half_scales(codec: str, isa: str) -> None:
     rng = np.random.default_rng(3)
     strips = random_strips(rng, codec, 16, 256)
     halves = strips.supers if strips.supers.size else strips.scale
-    halves[:] = rng.integers(1, 0x400, halves.shape).astype(np.uint16).view(np.float16)
+    bits = rng.integers(1, 0x400, halves.shape) | rng.choice([0, 0x8000], halves.shape)
+    halves[:] = bits.astype(np.uint16).view(np.float16)
     x = activations(rng, 3, 256)
     expected, rounding = product(strips, x)
     assert np.all(np.abs(matmul(strips, x, isa=isa) - expected) <= rounding)

@@ -77,7 +77,11 @@ Rows memory(Session& self) {
     row["weights"] = actual[i].weights;
     row["kv"] = actual[i].kv;
     row["activations"] = actual[i].activations;
-    row["total"] = actual[i].weights + actual[i].kv + actual[i].activations;
+    const int64_t staging = device.name == "cpu" ? self.fixed().staging() : 0;
+    row["staging"] = staging;
+    row["reserve"] = actual[i].reserve;
+    row["total"] =
+        actual[i].weights + actual[i].kv + actual[i].activations + staging + actual[i].reserve;
     row["planned"] = planned_dict(device.planned);
     if (device.name == "cpu") row["weights_resident"] = resident;
     rows.append(row);

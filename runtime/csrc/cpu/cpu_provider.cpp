@@ -132,10 +132,9 @@ class CpuProvider final : public Provider {
 
   void synchronise() override {}
 
-  // The small workspace that kernels share is not counted: it grows with the threads, which no plan
-  // knows, and plans hold a reserve.
   DeviceMemory memory() const override {
-    DeviceMemory memory = {weight_bytes_, 0, arena_.size() + scratch_.size()};
+    DeviceMemory memory = {weight_bytes_, 0, arena_.size() + scratch_.size(),
+                           context_->shared->bytes()};
     for (const Region& region : cache_regions_) memory.kv += region.size();
     return memory;
   }

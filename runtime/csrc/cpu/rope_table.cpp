@@ -22,6 +22,11 @@ bool RopeTable::serves(const RopeFrequencies& frequencies, int64_t max_rows) con
   return frequencies == of_ && static_cast<size_t>(max_rows * of_.pairs) <= cos_.size();
 }
 
+int64_t RopeTable::bytes() const {
+  const auto bytes = [](const auto& v) { return v.capacity() * sizeof(v[0]); };
+  return static_cast<int64_t>(bytes(cos_) + bytes(sin_) + bytes(positions_) + bytes(extended_));
+}
+
 void RopeTable::update(std::span<const int32_t> positions, std::span<const int32_t> extended,
                        ThreadPool& pool) {
   if (std::ranges::equal(positions, positions_) && std::ranges::equal(extended, extended_)) return;

@@ -28,6 +28,7 @@ class RopeTable {
   // if there are none.
   void update(std::span<const int32_t> positions, std::span<const int32_t> extended,
               ThreadPool& pool);
+  int64_t bytes() const;
   const float* cos(int64_t row) const { return cos_.data() + row * of_.pairs; }
   const float* sin(int64_t row) const { return sin_.data() + row * of_.pairs; }
 

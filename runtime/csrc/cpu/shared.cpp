@@ -15,6 +15,12 @@ void Workspace::reserve(int64_t each, int64_t common) {
   common_ = common;
 }
 
+int64_t Shared::bytes() const {
+  int64_t bytes = workspace.bytes();
+  for (const auto& table : rope_tables_) bytes += table->bytes();
+  return bytes;
+}
+
 RopeTable& Shared::rope_table(const RopeFrequencies& frequencies, int64_t max_rows) {
   for (const auto& table : rope_tables_) {
     if (table->serves(frequencies, max_rows)) return *table;

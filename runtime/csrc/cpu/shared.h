@@ -38,6 +38,8 @@ struct Shared {
   // The table of these frequencies; layers that rotate alike share one.
   RopeTable& rope_table(const RopeFrequencies& frequencies, int64_t max_rows);
 
+  int64_t bytes() const;  // of workspace and tables
+
   const Isa isa;
   const OpKernels& ops;
   Workspace workspace;

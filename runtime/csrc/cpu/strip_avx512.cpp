@@ -35,33 +35,47 @@ inline void fetch(const uint8_t* p, int64_t bytes) {
   }
 }
 
+// A power of two, or one less than that.
+template <int kFactor>
+inline __m512i times(__m512i x) {
+  constexpr bool kLess = (kFactor & (kFactor - 1)) != 0;
+  constexpr int kPower = kFactor + kLess;
+  static_assert((kPower & (kPower - 1)) == 0);
+  const __m512i product = _mm512_slli_epi32(x, __builtin_ctz(kPower));
+  return kLess ? _mm512_sub_epi32(product, x) : product;
+}
+
 // One column block of a panel of M tokens.
 template <int M>
 struct Block {
   const int32_t* p;
   __m512i q(int k, int m) const { return _mm512_set1_epi32(p[k * M + m]); }
   __m512 sx(int m) const { return _mm512_castsi512_ps(_mm512_set1_epi32(p[8 * M + m])); }
+  // -X, and -X₀ of the first 16 columns.
+  __m512i minus_sum(int m) const { return _mm512_set1_epi32(p[9 * M + m]); }
+  __m512i minus_first(int m) const { return _mm512_set1_epi32(p[10 * M + m]); }
   // The accumulator of a group starts at -zero · X.
   template <class C>
   __m512i start(int m) const {
-    if constexpr (C::kZeroShift < 0) return _mm512_setzero_si512();
-    const int field = C::kGroups == 1 ? 9 : 10;
-    return _mm512_slli_epi32(_mm512_set1_epi32(p[field * M + m]), C::kZeroShift);
+    if constexpr (C::kZero == 0) {
+      return _mm512_setzero_si512();
+    } else {
+      return times<C::kZero>(C::kGroups == 1 ? minus_sum(m) : minus_first(m));
+    }
   }
   template <class C>
   __m512i start_second(int m) const {
-    const __m512i rest =
-        _mm512_sub_epi32(_mm512_set1_epi32(p[9 * M + m]), _mm512_set1_epi32(p[10 * M + m]));
-    return _mm512_slli_epi32(rest, C::kZeroShift);
+    return times<C::kZero>(_mm512_sub_epi32(minus_sum(m), minus_first(m)));
   }
+  // sx · X
   __m512 sum(int m) const { return _mm512_castsi512_ps(_mm512_set1_epi32(p[11 * M + m])); }
 };
 
 // d[m] += the four vectors j of the first (or second) 16 columns.
 template <class C, int M, int J, bool kLow, bool kHigh>
-inline void dot(const uint8_t* code, const Block<M>& x, __m512i (&d)[M]) {
+inline void dot(const typename C::Operands& w, const Block<M>& x, __m512i (&d)[M]) {
   __m512i lo, hi;
-  C::template pair<J>(code, lo, hi);
+  w.template pair<J>(lo, hi);
   if constexpr (kLow) {
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) d[m] = _mm512_dpbusd_epi32(d[m], lo, x.q(J, m));
@@ -73,11 +87,11 @@ inline void dot(const uint8_t* code, const Block<M>& x, __m512i (&d)[M]) {
 }
 
 template <class C, int M, bool kLow, bool kHigh>
-inline void dots(const uint8_t* code, const Block<M>& x, __m512i (&d)[M]) {
-  dot<C, M, 0, kLow, kHigh>(code, x, d);
-  dot<C, M, 1, kLow, kHigh>(code, x, d);
-  dot<C, M, 2, kLow, kHigh>(code, x, d);
-  dot<C, M, 3, kLow, kHigh>(code, x, d);
+inline void dots(const typename C::Operands& w, const Block<M>& x, __m512i (&d)[M]) {
+  dot<C, M, 0, kLow, kHigh>(w, x, d);
+  dot<C, M, 1, kLow, kHigh>(w, x, d);
+  dot<C, M, 2, kLow, kHigh>(w, x, d);
+  dot<C, M, 3, kLow, kHigh>(w, x, d);
 }
 
 template <int M>
@@ -88,25 +102,42 @@ inline void accumulate(__m512 scale, const Block<M>& x, const __m512i (&d)[M], _
   }
 }
 
+// acc[m] -= the minima of the two groups of 16, whose factors are integers, times sums of codes.
+// All of them fit into 16 bits.
+template <class C, int M>
+inline void subtract_inner_minima(const Planes& planes, int64_t b, const Block<M>& x,
+                                  __m512 (&acc)[M]) {
+  const __m512 minimum = C::minimum(planes, b);
+  __m512i of_all, of_first;
+  C::inner_minimum(planes, b, of_all, of_first);
+  __m512i d[M];
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) {
+    d[m] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), of_all, x.minus_sum(m));
+    d[m] = _mm512_dpwssd_epi32(d[m], of_first, x.minus_first(m));
+  }
+  accumulate(minimum, x, d, acc);
+}
+
 // acc[m] += column block b of a strip times that of a panel. Sums stay far below 2^24, so that they
 // are exact as floats: at most 32 · 255 · 127 before and 32 · 128 · 127 after the zero point is
 // taken away.
 template <class C, int M>
 inline void multiply_block(const Planes& planes, int64_t b, Block<M> x, __m512 (&acc)[M]) {
-  const uint8_t* code = planes.code + C::kCodeBytes * b;
+  typename C::Operands w(planes, b);
   __m512i d[M];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) d[m] = x.template start<C>(m);
   if constexpr (C::kGroups == 1) {
-    dots<C, M, true, true>(code, x, d);
+    dots<C, M, true, true>(w, x, d);
     accumulate(C::scale(planes, b, 0), x, d, acc);
   } else {
-    dots<C, M, true, false>(code, x, d);
+    dots<C, M, true, false>(w, x, d);
     accumulate(C::scale(planes, b, 0), x, d, acc);
-    asm("" : "+r"(code), "+r"(x.p));  // load again: values kept for the second half would spill
+    asm("" : "+r"(w.code), "+r"(x.p));  // load again: values kept for the second half would spill
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) d[m] = x.template start_second<C>(m);
-    dots<C, M, false, true>(code, x, d);
+    dots<C, M, false, true>(w, x, d);
     accumulate(C::scale(planes, b, 1), x, d, acc);
   }
   if constexpr (C::kMinimum) {
@@ -114,6 +145,7 @@ inline void multiply_block(const Planes& planes, int64_t b, Block<M> x, __m512 (
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) acc[m] = _mm512_fnmadd_ps(minimum, x.sum(m), acc[m]);
   }
+  if constexpr (C::kInnerMinimum) subtract_inner_minima<C, M>(planes, b, x, acc);
 }
 
 inline Planes planes_of(const uint8_t* strip, const StripLayout& layout) {
@@ -290,7 +322,10 @@ const StripKernels kStripKernels = {
     {multiply_float_codec<F32>, multiply_float_codec<F16>, multiply_float_codec<BF16>,
      multiply_integer_codec<U4F16>, multiply_integer_codec<U5F16>, multiply_integer_codec<U8F16>,
      multiply_integer_codec<U4Fp4>, multiply_integer_codec<U4SuperMin>,
-     multiply_integer_codec<U6Super>},
+     multiply_integer_codec<U6Super>, multiply_integer_codec<U5SuperMin>,
+     multiply_integer_codec<U3Super>, multiply_integer_codec<U4F16Nl>,
+     multiply_integer_codec<U4SuperNl>, multiply_integer_codec<U4F16Min>,
+     multiply_integer_codec<U5F16Min>, multiply_integer_codec<U2SuperMin>},
     weighted_sum,
     gated_activation,
 };

@@ -54,20 +54,27 @@ void interleave(const float* const* rows, int tokens, int64_t cols, std::byte* p
 
 // One column block of a strip, unpacked.
 struct Block {
-  int8_t value[32][16];  // [column][row]; two's complement holds every codec's values
+  int16_t value[32][16];  // [column][row]
   float scale[2][16];
   float minimum[16];
+  int inner_minimum[2][16];
 };
 
 template <class C>
 void unpack(const Planes& planes, int64_t b, Block& block) {
-  const uint8_t* code = planes.code + C::kCodeBytes * b;
   for (int c = 0; c < 32; ++c) {
-    for (int r = 0; r < 16; ++r) block.value[c][r] = static_cast<int8_t>(C::value(code, r, c));
+    for (int r = 0; r < 16; ++r) {
+      block.value[c][r] = static_cast<int16_t>(C::value(planes, b, r, c));
+    }
   }
   for (int r = 0; r < 16; ++r) {
     for (int g = 0; g < C::kGroups; ++g) block.scale[g][r] = C::scale(planes, b, r, g);
     if constexpr (C::kMinimum) block.minimum[r] = C::minimum(planes, b, r);
+    for (int g = 0; g < 2; ++g) {
+      if constexpr (C::kMinimum && C::kInner) {
+        block.inner_minimum[g][r] = C::inner_minimum(planes, b, r, g);
+      }
+    }
   }
 }
 
@@ -88,7 +95,13 @@ void multiply_block(const Block& block, const int32_t* x, int64_t stride, float*
       acc[r] = std::fma(static_cast<float>(dot[r]), block.scale[g][r] * sx, acc[r]);
     }
   }
-  if constexpr (C::kMinimum) {
+  if constexpr (C::kMinimum && C::kInner) {
+    const int32_t sum0 = -x[10 * stride], sum1 = -x[9 * stride] - sum0;
+    for (int r = 0; r < 16; ++r) {
+      const int32_t m = -(block.inner_minimum[0][r] * sum0 + block.inner_minimum[1][r] * sum1);
+      acc[r] = std::fma(static_cast<float>(m), block.minimum[r] * sx, acc[r]);
+    }
+  } else if constexpr (C::kMinimum) {
     for (int r = 0; r < 16; ++r) acc[r] = std::fma(-block.minimum[r], sum, acc[r]);
   }
 }
@@ -156,7 +169,9 @@ const StripKernels kStripKernels = {
     interleave,
     {multiply_float<F32>, multiply_float<F16>, multiply_float<BF16>, multiply_integer<U4F16>,
      multiply_integer<U5F16>, multiply_integer<U8F16>, multiply_integer<U4Fp4>,
-     multiply_integer<U4SuperMin>, multiply_integer<U6Super>},
+     multiply_integer<U4SuperMin>, multiply_integer<U6Super>, multiply_integer<U5SuperMin>,
+     multiply_integer<U3Super>, multiply_integer<U4F16Nl>, multiply_integer<U4SuperNl>,
+     multiply_integer<U4F16Min>, multiply_integer<U5F16Min>, multiply_integer<U2SuperMin>},
     weighted_sum,
     gated_activation,
 };

@@ -34,6 +34,7 @@ struct DeviceMemory {
   int64_t weights;
   int64_t kv;
   int64_t activations;  // arena and scratch
+  int64_t reserve = 0;  // what kernels work in besides
 };
 
 class Provider {

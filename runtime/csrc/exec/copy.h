@@ -7,8 +7,12 @@
 
 namespace moesaic {
 
-// Copies rows through host memory allocated here. `step` and `program` outlive the kernel.
+// Host memory that the largest Copy step of a program passes through; copies run one at a time, so
+// all of them share it.
+int64_t staging_bytes(const Program& program);
+
+// Copies rows through `staging`. `step`, `program` and `staging` outlive the kernel.
 std::unique_ptr<Kernel> make_copy(const Program& program, const Step& step, Provider& from,
-                                  Provider& to);
+                                  Provider& to, std::byte* staging);
 
 }  // namespace moesaic

@@ -70,6 +70,7 @@ Executor::Executor(Program program, const std::string& weights_path, const Execu
       pool_(thread_count(options.threads)),
       weights_(weights_path, program_.weights_bytes),
       cache_(make_cache(program_, limits_)),
+      staging_(staging_bytes(program_), "copies between devices"),
       times_(program_.steps.size()),
       seen_(limits_.sequences) {
   for (const Device& device : program_.devices)
@@ -83,7 +84,7 @@ Executor::Executor(Program program, const std::string& weights_path, const Execu
     kernels_.push_back(step.op == Op::kCopy
                            ? make_copy(program_, step,
                                        *providers_[program_.buffers[step.inputs[0]].device],
-                                       provider)
+                                       provider, staging_.data())
                            : provider.make_kernel(program_, step));
   }
   for (size_t i = 0; i < program_.buffers.size(); ++i) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/region.h"
 #include "base/thread_pool.h"
 #include "ep/ep.h"
 #include "exec/usage.h"
@@ -68,7 +69,8 @@ class Executor {
 
   const Program& program() const { return program_; }
   const Limits& limits() const { return limits_; }
-  std::vector<DeviceMemory> memory() const;  // by device
+  std::vector<DeviceMemory> memory() const;            // by device
+  int64_t staging() const { return staging_.size(); }  // bytes on the host for copies
   int64_t resident_weights() const {
     return weights_.resident_bytes();
   }  // bytes of weights.bin in memory
@@ -109,6 +111,7 @@ class Executor {
   WeightsMmap weights_;
   KvCache cache_;
   std::vector<std::unique_ptr<Provider>> providers_;  // by device
+  Region staging_;                                    // of all Copy steps
   std::vector<std::unique_ptr<Kernel>> kernels_;      // by step
   std::vector<RowKind> rows_;                         // by step: rows of its outputs
   std::vector<StepTime> times_;

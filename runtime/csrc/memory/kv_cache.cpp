@@ -10,8 +10,6 @@ namespace {
 
 constexpr PageKind kKinds[] = {PageKind::kFull, PageKind::kWindowed};
 
-int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
-
 [[noreturn]] void refuse(const std::string& what, std::string hint = {}) {
   throw Error(ErrorKind::kRequest, what, std::move(hint));
 }
@@ -38,7 +36,7 @@ void KvCache::Pool::drop(int32_t page) {
 KvCache::KvCache(int64_t sequences, int64_t context, int64_t batch, int64_t window, bool full)
     : context_(context), window_(window), sequences_(sequences) {
   const int64_t per_sequence[] = {full ? pages_for(context) : 0,
-                                  window > 0 ? pages_for(window + batch) + 1 : 0};
+                                  window > 0 ? windowed_pages(window, batch, context) : 0};
   for (PageKind kind : kKinds) {
     Pool& pool = pools_[static_cast<int>(kind)];
     pool.pages = sequences * per_sequence[static_cast<int>(kind)];

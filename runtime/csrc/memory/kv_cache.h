@@ -10,6 +10,15 @@ namespace moesaic {
 
 inline constexpr int64_t kPageTokens = 32;
 
+constexpr int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+// Pages a sequence needs of a windowed cache: its window and a batch, wherever in a page they
+// begin, but never more than all of its context.
+constexpr int64_t windowed_pages(int64_t window, int64_t batch, int64_t context) {
+  const int64_t seen = pages_for(window + batch) + 1;
+  return seen < pages_for(context) ? seen : pages_for(context);
+}
+
 enum class PageKind : uint8_t { kFull, kWindowed };
 
 // Asks a provider to copy the contents of one page to another in every cache of a kind (copy on

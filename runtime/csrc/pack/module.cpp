@@ -10,6 +10,7 @@
 #include <string>
 #include <tuple>
 
+#include "base/thread_pool.h"
 #include "pack/pack.h"
 
 namespace nb = nanobind;
@@ -110,6 +111,8 @@ NB_MODULE(_pack, m) {
         "Returns (name, code_bytes, scale_bytes, super_bytes, column_multiple) of every codec.");
   m.def("rules", &rule_table,
         "Returns (GGUF type, name, codec, block_columns, block_bytes) of every rule.");
+  m.def("usable_cores", &moesaic::usable_cores,
+        "Returns the cores that this process may use: its affinity, capped by its CPU quota.");
   m.def("matrix_bytes", &checked_matrix_bytes, "codec"_a, "rows"_a, "cols"_a,
         "Returns the size of a matrix in bytes.");
   nb::class_<Piece>(m, "Piece", "Consecutive rows of a matrix, from the first row of a strip on.")

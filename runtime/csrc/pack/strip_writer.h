@@ -44,32 +44,55 @@ inline uint32_t field(uint32_t word, int shift, int bits) {
 }
 
 // The widths: `out` is where the row's four bytes of a 64-byte vector go, vectors are 64 bytes
-// apart.
-struct U4 {
-  static void put(const Codes& c, uint8_t* out) {
-    for (int j = 0; j < 4; ++j) {
-      store32(out + 64 * j, field(c[j], 0, 4) | field(c[j + 4], 0, 4) << 4);
-    }
+// apart. Wide codes are put down in parts: nibbles or pairs of bits, then the bits above them.
+inline void put_nibbles(const Codes& c, uint8_t* out) {
+  for (int j = 0; j < 4; ++j) {
+    store32(out + 64 * j, field(c[j], 0, 4) | field(c[j + 4], 0, 4) << 4);
   }
+}
+
+// Bits `shift` and `shift + 1` of the codes.
+inline void put_pairs(const Codes& c, int shift, uint8_t* out) {
+  for (int h = 0; h < 2; ++h) {
+    uint32_t word = 0;
+    for (int t = 0; t < 4; ++t) word |= field(c[4 * h + t], shift, 2) << (2 * t);
+    store32(out + 64 * h, word);
+  }
+}
+
+// Bit `shift` of the codes.
+inline void put_bits(const Codes& c, int shift, uint8_t* out) {
+  uint32_t word = 0;
+  for (int j = 0; j < 8; ++j) word |= field(c[j], shift, 1) << j;
+  store32(out, word);
+}
+
+struct U2 {
+  static void put(const Codes& c, uint8_t* out) { put_pairs(c, 0, out); }
+};
+
+struct U3 {
+  static void put(const Codes& c, uint8_t* out) {
+    put_pairs(c, 0, out);
+    put_bits(c, 2, out + 128);
+  }
+};
+
+struct U4 {
+  static void put(const Codes& c, uint8_t* out) { put_nibbles(c, out); }
 };
 
 struct U5 {
   static void put(const Codes& c, uint8_t* out) {
-    U4::put(c, out);
-    uint32_t high = 0;
-    for (int j = 0; j < 8; ++j) high |= field(c[j], 4, 1) << j;
-    store32(out + 256, high);
+    put_nibbles(c, out);
+    put_bits(c, 4, out + 256);
   }
 };
 
 struct U6 {
   static void put(const Codes& c, uint8_t* out) {
-    U4::put(c, out);
-    for (int h = 0; h < 2; ++h) {
-      uint32_t high = 0;
-      for (int t = 0; t < 4; ++t) high |= field(c[4 * h + t], 4, 2) << (2 * t);
-      store32(out + 256 + 64 * h, high);
-    }
+    put_nibbles(c, out);
+    put_pairs(c, 4, out + 256);
   }
 };
 
@@ -78,6 +101,17 @@ struct U8 {
     for (int j = 0; j < 8; ++j) store32(out + 64 * j, c[j]);
   }
 };
+
+// 32 nibbles in 16 bytes: columns 0-15 in the low halves, 16-31 in the high ones.
+inline Codes nibbles(const uint8_t* qs) {
+  Codes c;
+  for (int j = 0; j < 4; ++j) {
+    const uint32_t word = load32(qs + 4 * j);
+    c[j] = field(word, 0, 4);
+    c[j + 4] = field(word, 4, 4);
+  }
+  return c;
+}
 
 template <class T>
 void pack_blocks(const RowPointers& rows, int64_t cols, uint8_t* strip) {

@@ -15,6 +15,13 @@ constexpr std::array<CodecInfo, kCodecs> kTable = {{
     {Codec::kU4Fp4, "u4_e8m0_fp4", 256, 16, 0},
     {Codec::kU4SuperMin, "u4_super_min", 256, 32, 64},
     {Codec::kU6Super, "u6_super", 384, 32, 32},
+    {Codec::kU5SuperMin, "u5_super_min", 320, 32, 64},
+    {Codec::kU3Super, "u3_super", 192, 32, 32},
+    {Codec::kU4F16Nl, "u4_f16_nl", 256, 32, 0},
+    {Codec::kU4SuperNl, "u4_super_nl", 256, 16, 32},
+    {Codec::kU4F16Min, "u4_f16_min", 256, 64, 0},
+    {Codec::kU5F16Min, "u5_f16_min", 320, 64, 0},
+    {Codec::kU2SuperMin, "u2_super_min", 128, 32, 64},
 }};
 
 }  // namespace

@@ -24,9 +24,16 @@ enum class Codec : uint8_t {
   kU8F16,
   kU4Fp4,
   kU4SuperMin,
-  kU6Super
+  kU6Super,
+  kU5SuperMin,
+  kU3Super,
+  kU4F16Nl,
+  kU4SuperNl,
+  kU4F16Min,
+  kU5F16Min,
+  kU2SuperMin
 };
-inline constexpr int kCodecs = 9;
+inline constexpr int kCodecs = 16;
 
 // Sizes are bytes of one strip (16 rows): per column for float codecs, per 32 columns for the
 // others.

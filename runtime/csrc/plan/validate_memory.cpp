@@ -11,14 +11,12 @@ constexpr int64_t kMaxDevice = int64_t{1} << 46;  // bytes of one region
 constexpr int64_t kMaxRow = int64_t{1} << 31;     // bytes
 constexpr int64_t kMaxPages = int64_t{1} << 24;   // half a thousand million tokens
 
-int64_t pages(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
-
 void check_limits(const Limits& limits) {
   expect_range("limits", "context", limits.context, 1, kMaxContext);
   expect_range("limits", "sequences", limits.sequences, 1, 65536);
   expect_range("limits", "batch", limits.batch, 1, 1 << 20);
   expect_range("limits", "logits_rows", limits.logits_rows, 1, 1 << 20);
-  expect_range("limits", "pages of all sequences", limits.sequences * pages(limits.context), 1,
+  expect_range("limits", "pages of all sequences", limits.sequences * pages_for(limits.context), 1,
                kMaxPages);
 }
 
@@ -52,12 +50,14 @@ void check_cache(const Program& program, const Cache& cache) {
   expect_range(where, "kv_heads", cache.kv_heads, 1, 65536);
   expect_range(where, "k_dim", cache.k_dim, 1, 65536);
   expect_range(where, "v_dim", cache.v_dim, 1, 65536);
-  const int64_t per_sequence = cache.window == 0 ? pages(program.limits.context)
-                                                 : pages(cache.window + program.limits.batch) + 1;
-  const int64_t tokens = mul_sat(program.limits.sequences * per_sequence, kPageTokens);
+  const Limits& limits = program.limits;
+  const int64_t per_sequence = cache.window == 0
+                                   ? pages_for(limits.context)
+                                   : windowed_pages(cache.window, limits.batch, limits.context);
+  const int64_t tokens = mul_sat(limits.sequences * per_sequence, kPageTokens);
   const int64_t row =
       kv_row_bytes(cache.dtype, cache.k_dim) + kv_row_bytes(cache.dtype, cache.v_dim);
-  expect_range(where, "pages", program.limits.sequences * per_sequence, 1, kMaxPages);
+  expect_range(where, "pages", limits.sequences * per_sequence, 1, kMaxPages);
   expect_range(where, "bytes", mul_sat(tokens, cache.kv_heads * row), 1, kMaxDevice);
 }
 

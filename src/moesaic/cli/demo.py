@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +38,7 @@ def demo(
         )
         with progress_bar("packing") as progress:
             moesaic.partition(DEMO_MODEL, target, force=force, progress=progress)
-        sampling = {
+        sampling: dict[str, Any] = {
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,

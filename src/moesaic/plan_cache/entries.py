@@ -248,7 +248,10 @@ def remove(entry: Entry) -> None:
 def clear_leftovers(key: str) -> None:
     """Removes what a process that was killed left behind; only for who holds the lock."""
     for path in _leftovers(key):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _leftovers(key: str) -> list[Path]:

@@ -131,8 +131,7 @@ def _identify(model: Path) -> tuple[str, list[SourceFile]]:
     from moesaic.partitioner.gguf import read_gguf  # takes a moment
 
     gguf = read_gguf(model)
-    parts = [gguf.path, *sorted({t.path for t in gguf.tensors.values()} - {gguf.path})]
-    sources = [found for found in map(source_file, parts) if found is not None]
+    sources = [found for found in map(source_file, gguf.files) if found is not None]
     return f"{gguf.identity()}-{VERSION}", sources
 
 

@@ -1,5 +1,6 @@
 """Every family: its graph has the promised names and types, and bad files are refused."""
 
+import re
 from pathlib import Path
 
 import gguf
@@ -25,6 +26,7 @@ LAYER = {
     "llama-f32": [*LLAMA, *MLP],
     "mixtral-f32": [*LLAMA, *MOE],
     "gpt-oss-f32": [*LLAMA, *MOE],
+    "phimoe-f32": [*LLAMA, *MOE],
     "gemma3-f32": [
         "attn_norm",
         *ATTENTION[:3],
@@ -145,7 +147,7 @@ def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path):
     path = edited(MODELS / "llama-f32.gguf", tmp_path / "x.gguf", {"general.architecture": "mamba"})
     with pytest.raises(ModelError, match="'mamba' is not supported") as caught:
         build_model(read_gguf(path))
-    assert families() == ["gemma3", "gpt-oss", "llama"]
+    assert families() == ["gemma3", "gpt-oss", "llama", "phimoe"]
     assert all(name in str(caught.value.hint) for name in families())
 
 
@@ -172,6 +174,14 @@ def test_gemma3_has_a_full_layer_in_six_and_two_rope_tables():
         tables.append(built[f"/layers.{i}/attn/q_rope"].inputs[2].name)
     assert windows == [True] * 5 + [False, True]
     assert tables == ["rope.inv_freq_swa" if w else "rope.inv_freq" for w in windows]
+
+
+def test_phimoe_has_a_window_only_below_its_context(tmp_path):
+    source = MODELS / "phimoe-f32.gguf"
+    for window, expected in ((4096, 0), (4095, 4095), (30, 30), (None, 0)):
+        path = edited(source, tmp_path / "x.gguf", {"phimoe.attention.sliding_window": window})
+        attention = nodes(build_model(read_gguf(path)))["/layers.1/attn/attention"]
+        assert attention.attributes["window"].value == expected
 
 
 def test_a_tied_head_is_the_embedding():
@@ -208,9 +218,10 @@ def test_gemma3_27b_scales_scores_by_the_width_of_its_stream(tmp_path):
     assert node.attributes["scale"].value == np.float32(width**-0.5)
 
 
-def test_fused_projections_are_the_rows_of_one_tensor(tmp_path):
+@pytest.mark.parametrize("case", ["llama-bias-f32", "phimoe-f32"])
+def test_fused_projections_are_the_rows_of_one_tensor(tmp_path, case):
     """attn_qkv and its bias give the same packed weights as three tensors and their biases."""
-    source = MODELS / "llama-bias-f32.gguf"
+    source = MODELS / f"{case}.gguf"
     reader = {t.name: t for t in gguf.GGUFReader(source).tensors}
     changes = {}
     for kind in ("weight", "bias"):
@@ -256,6 +267,8 @@ def _read(blocks, size):
         ("gpt-oss-f32", "gpt-oss.expert_feed_forward_length"),
         ("gpt-oss-f32", "gpt-oss.expert_count"),
         ("gemma3-f32", "gemma3.attention.sliding_window"),
+        ("phimoe-f32", "phimoe.expert_count"),
+        ("phimoe-f32", "phimoe.feed_forward_length"),
     ],
 )
 def test_a_missing_key_is_named(tmp_path, case, key):
@@ -279,7 +292,7 @@ def test_a_missing_key_is_named(tmp_path, case, key):
         ("llama-f32", "llama.rope.dimension_count", 7),
         ("llama-f32", "llama.rope.dimension_count", 4096),
         ("llama-f32", "llama.rope.freq_base", 0.5),
-        ("llama-f32", "llama.rope.scaling.type", "longrope"),
+        ("llama-f32", "llama.rope.scaling.type", "dynamic"),
         ("llama-f32", "llama.embedding_length", 4),
         ("mixtral-f32", "llama.expert_used_count", 0),
         ("mixtral-f32", "llama.expert_used_count", 7),
@@ -291,6 +304,12 @@ def test_a_missing_key_is_named(tmp_path, case, key):
         ("gpt-oss-f32", "gpt-oss.rope.scaling.factor", -2.0),
         ("gpt-oss-f32", "gpt-oss.rope.scaling.yarn_beta_fast", 0.5),
         ("gemma3-f32", "gemma3.attention.sliding_window", 0),
+        ("phimoe-f32", "phimoe.expert_used_count", 1),
+        ("phimoe-f32", "phimoe.expert_gating_func", 2),
+        ("phimoe-f32", "phimoe.expert_weights_norm", True),
+        ("phimoe-f32", "phimoe.expert_weights_scale", 2.0),
+        ("phimoe-f32", "phimoe.rope.scaling.original_context_length", 0),
+        ("phimoe-f32", "phimoe.rope.scaling.original_context_length", 1),
         ("gemma3-f32", "gemma3.attention.sliding_window_pattern", [True, False]),
     ],
 )
@@ -301,7 +320,10 @@ def test_a_value_out_of_range_is_named(tmp_path, case, key, value):
 
 REQUIRED = sorted(
     (case, name)
-    for case in ("llama-f32", "mixtral-f32", "mixtral-split-f16", "gpt-oss-f32", "gemma3-f32")
+    for case in (
+        *("llama-f32", "mixtral-f32", "mixtral-split-f16", "gpt-oss-f32", "gemma3-f32"),
+        "phimoe-f32",
+    )
     for name in read_gguf(MODELS / f"{case}.gguf").tensors
     if name.startswith("blk.1.") or "blk" not in name
 )
@@ -312,7 +334,8 @@ OPTIONAL = {"rope_freqs.weight"}
 def test_a_missing_tensor_is_named(tmp_path, case, name):
     path = edited(MODELS / f"{case}.gguf", tmp_path / "x.gguf", tensors={name: None})
     tied = name == "output.weight" and case != "gpt-oss-f32"
-    if tied or name in OPTIONAL:
+    bias = case == "phimoe-f32" and re.search(r"(attn_(q|k|v|output)|^output)\.bias", name)
+    if tied or bias or name in OPTIONAL:
         build_model(read_gguf(path))
     else:
         message = error_of(path)

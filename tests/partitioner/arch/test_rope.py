@@ -8,6 +8,7 @@ from conftest import MODELS
 from kit.edited_gguf import edited
 from kit.tiny_gguf import Tensor
 
+from moesaic.errors import ModelError
 from moesaic.partitioner.arch import build_model
 from moesaic.partitioner.arch._rope import Yarn, frequencies
 from moesaic.partitioner.gguf import read_gguf
@@ -103,6 +104,94 @@ def test_gemma3_scales_only_full_layers(tmp_path):
     np.testing.assert_allclose(table(path), frequencies(1e6, dims) / 8, rtol=1e-6)
     local = table(path, "rope.inv_freq_swa")
     np.testing.assert_allclose(local, frequencies(1e4, dims), rtol=1e-6)
+
+
+PHIMOE = MODELS / "phimoe-f32.gguf"
+MSCALE = np.float32(1.243163121016122)  # of the published models
+
+
+def rope_nodes(path):
+    graph = build_model(read_gguf(path)).graph.graph
+    return [n for n in graph if n.op_type == "Rope"]
+
+
+def test_longrope_has_a_table_for_long_sequences():
+    tensors = read_gguf(PHIMOE)
+    plain = frequencies(1e4, 2 * len(table(PHIMOE)))
+    for name, kind in (("rope.inv_freq", "short"), ("rope.inv_freq_long", "long")):
+        divisors = tensors.dequantize(f"rope_factors_{kind}.weight")
+        np.testing.assert_allclose(table(PHIMOE, name) * divisors, plain, rtol=1e-6)
+    for node in rope_nodes(PHIMOE):
+        assert [value.name for value in node.inputs[2:]] == ["rope.inv_freq", "rope.inv_freq_long"]
+        assert node.attributes["original_context"].value == 48
+        assert node.attributes["scale"].value == MSCALE
+
+
+def test_phimoe_without_divisors_has_the_plain_rope(tmp_path):
+    keys = {"phimoe.rope.scaling.attn_factor": 1.19}
+    for path in (
+        MODELS / "phimoe-grin-f32.gguf",
+        edited(MODELS / "phimoe-grin-f32.gguf", tmp_path / "x.gguf", keys),
+    ):
+        np.testing.assert_allclose(table(path), frequencies(1e4, 2 * len(table(path))), rtol=1e-6)
+        for node in rope_nodes(path):
+            assert len(node.inputs) == 3
+            assert node.attributes["original_context"].value == 0
+            assert node.attributes["scale"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        (None, MSCALE),
+        (math.sqrt(1 + math.log(4096 / 48) / math.log(48)), MSCALE),  # converters' formula
+        (1.5, 1.5),
+        (1.0, 1.0),
+    ],
+)
+def test_a_factor_that_no_converter_computed_is_meant(tmp_path, stated, expected):
+    path = edited(PHIMOE, tmp_path / "x.gguf", {"phimoe.rope.scaling.attn_factor": stated})
+    assert scale_of(path) == np.float32(expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, math.sqrt(1 + math.log(4096 / 64) / math.log(64))),
+        ({"scaling.factor": 8.0}, math.sqrt(1 + math.log(8) / math.log(64))),
+        ({"scaling.attn_factor": 1.25}, 1.25),
+        ({"scaling.original_context_length": 4096}, 1.0),
+        ({"scaling.original_context_length": 8192}, 1.0),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_longrope_of_other_families(tmp_path, keys, expected, named):
+    source = MODELS / "mixtral-f32.gguf"
+    half = len(table(source))
+    short, long = np.linspace(1, 2, half), np.linspace(1, 40, half)
+    extra = {
+        f"rope_factors_{kind}.weight": Tensor.of(f"rope_factors_{kind}.weight", np.float32(values))
+        for kind, values in (("short", short), ("long", long))
+    }
+    keys = {"scaling.original_context_length": 64} | keys
+    keys |= {"scaling.type": "longrope"} if named else {}
+    changed = {f"llama.rope.{key}": value for key, value in keys.items()}
+    path = edited(source, tmp_path / "x.gguf", changed, extra)
+    assert scale_of(path) == pytest.approx(expected, rel=1e-6)
+    for name, divisors in (("rope.inv_freq", short), ("rope.inv_freq_long", long)):
+        np.testing.assert_allclose(table(path, name) * divisors, table(source), rtol=1e-6)
+    (original,) = {node.attributes["original_context"].value for node in rope_nodes(path)}
+    assert original == keys["scaling.original_context_length"]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_divisors_are_positive(tmp_path, value):
+    name = "rope_factors_long.weight"
+    values = np.ones(len(table(PHIMOE)), np.float32)
+    values[3] = value
+    path = edited(PHIMOE, tmp_path / "x.gguf", tensors={name: Tensor.of(name, values)})
+    with pytest.raises(ModelError, match=name):
+        build_model(read_gguf(path))
 
 
 def test_yarn_multiplies_cos_and_sin(tmp_path):

@@ -59,6 +59,13 @@ def test_strips_are_hardly_larger_than_the_blocks(kind, codec):
         ("u4_e8m0_fp4", 33, 160, 3 * (5 * 256 + 128)),
         ("u4_super_min", 16, 256, 2048 + 256 + 64),
         ("u6_super", 16, 512, 16 * 384 + 512 + 64),
+        ("u5_super_min", 16, 256, 8 * 320 + 256 + 64),
+        ("u3_super", 16, 768, 24 * 192 + 768 + 128),
+        ("u2_super_min", 17, 256, 2 * (8 * 128 + 256 + 64)),
+        ("u4_super_nl", 16, 256, 2048 + 128 + 64),
+        ("u4_f16_nl", 16, 32, 256 + 64),
+        ("u4_f16_min", 16, 96, 3 * 256 + 192),
+        ("u5_f16_min", 16, 32, 320 + 64),
     ],
 )
 def test_sizes_by_hand(codec, rows, cols, size):

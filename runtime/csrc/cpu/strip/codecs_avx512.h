@@ -1,8 +1,16 @@
 // Strip codecs for AVX-512 VNNI: how each one's planes become operands. For strip_avx512.cpp only.
 //
-// An integer codec has `pair(code, j, lo, hi)`, the unsigned vectors j and j + 4 of a column block
-// (64 bytes [16 rows][4 columns] each), and `scale(planes, b, group)`, what a sum over a group is
-// multiplied with. A float codec has `load`, one column of 16 rows.
+// An integer codec is put together of
+//
+//   Width     kCodeBytes of a column block, and pair<J>(code, lo, hi): vectors J and J + 4 of its
+//             codes, 64 bytes [16 rows][4 columns] each;
+//   Operands  of a column block: made from (planes, b), its pair<J>(lo, hi) are the unsigned bytes
+//             that activations are multiplied with, kZero too large;
+//   Scales    kGroups, the groups of columns with a sum of their own, and scale(planes, b, group),
+//             what a sum is multiplied with; with kMinimum also minimum(planes, b), and with
+//             kInnerMinimum inner_minimum(planes, b) besides, see there.
+//
+// A float codec has `load`, one column of 16 rows.
 #pragma once
 
 #include <immintrin.h>
@@ -45,9 +53,37 @@ inline __m512i shift(__m512i v) {
                      : _mm512_srli_epi16(v, kShift < 0 ? -kShift : 0);
 }
 
-struct Nibbles {
+// --- Widths ---
+
+// Bit K of each byte, at the place of kMask; for codes whose highest bits lie apart.
+template <int K, int kMask>
+inline __m512i with_bit(__m512i low_bits, const uint8_t* bits) {
+  constexpr int kPlace = kMask == 16 ? 4 : 2;
+  return with_bits<kMask>(low_bits, shift<kPlace - K>(_mm512_loadu_si512(bits)));
+}
+
+struct U2 {
+  static constexpr int kCodeBytes = 128;
+  template <int J>
+  static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
+    const __m512i mask = _mm512_set1_epi8(3);
+    lo = _mm512_and_si512(shift<-2 * J>(_mm512_loadu_si512(code)), mask);
+    hi = _mm512_and_si512(shift<-2 * J>(_mm512_loadu_si512(code + 64)), mask);
+  }
+};
+
+struct U3 {
+  static constexpr int kCodeBytes = 192;
+  template <int J>
+  static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
+    U2::pair<J>(code, lo, hi);
+    lo = with_bit<J, 4>(lo, code + 128);
+    hi = with_bit<J + 4, 4>(hi, code + 128);
+  }
+};
+
+struct U4 {
   static constexpr int kCodeBytes = 256;
-  static constexpr int kGroups = 1;  // groups of columns with a scale, per column block
   template <int J>
   static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
     const __m512i v = _mm512_loadu_si512(code + 64 * J);
@@ -56,33 +92,28 @@ struct Nibbles {
   }
 };
 
-struct HalfScale {
-  static constexpr int kScaleBytes = 32;
-  static constexpr bool kMinimum = false;
-  static __m512 scale(const Planes& p, int64_t b, int) { return load_halves(p.scale + 32 * b); }
-};
-
-struct U4F16 : Nibbles, HalfScale {
-  static constexpr int kZeroShift = 3;  // the zero point is 1 << kZeroShift; -1: it is 0
-};
-
-struct U5F16 : HalfScale {
+struct U5 {
   static constexpr int kCodeBytes = 320;
-  static constexpr int kGroups = 1;
-  static constexpr int kZeroShift = 4;
   template <int J>
   static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
-    Nibbles::pair<J>(code, lo, hi);
-    const __m512i bits = _mm512_loadu_si512(code + 256);
-    lo = with_bits<16>(lo, shift<4 - J>(bits));
-    hi = with_bits<16>(hi, shift<-J>(bits));
+    U4::pair<J>(code, lo, hi);
+    lo = with_bit<J, 16>(lo, code + 256);
+    hi = with_bit<J + 4, 16>(hi, code + 256);
   }
 };
 
-struct U8F16 : HalfScale {
+struct U6 {
+  static constexpr int kCodeBytes = 384;
+  template <int J>
+  static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
+    U4::pair<J>(code, lo, hi);
+    lo = with_bits<48>(lo, shift<4 - 2 * J>(_mm512_loadu_si512(code + 256)));
+    hi = with_bits<48>(hi, shift<4 - 2 * J>(_mm512_loadu_si512(code + 320)));
+  }
+};
+
+struct U8 {
   static constexpr int kCodeBytes = 512;
-  static constexpr int kGroups = 1;
-  static constexpr int kZeroShift = 7;
   template <int J>
   static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
     lo = _mm512_loadu_si512(code + 64 * J);
@@ -90,20 +121,120 @@ struct U8F16 : HalfScale {
   }
 };
 
-struct U4Fp4 {
-  static constexpr int kCodeBytes = 256;
-  static constexpr int kGroups = 1;
-  static constexpr int kZeroShift = 4;
-  static constexpr bool kMinimum = false;
+// --- Operands ---
+
+// The codes themselves.
+template <class Width, int kZeroPoint>
+struct Plain {
+  static constexpr int kCodeBytes = Width::kCodeBytes;
+  static constexpr int kZero = kZeroPoint;
+  Plain(const Planes& p, int64_t b) : code(p.code + kCodeBytes * b) {}
   template <int J>
-  static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
-    // T + 16
-    const __m512i table = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4));
-    Nibbles::pair<J>(code, lo, hi);
+  void pair(__m512i& lo, __m512i& hi) const {
+    Width::template pair<J>(code, lo, hi);
+  }
+  const uint8_t* code;
+};
+
+// What a table of 16 bytes has for them.
+template <class Table>
+struct Indexed {
+  static constexpr int kCodeBytes = U4::kCodeBytes;
+  static constexpr int kZero = Table::kZero;
+  Indexed(const Planes& p, int64_t b) : code(p.code + kCodeBytes * b) {}
+  template <int J>
+  void pair(__m512i& lo, __m512i& hi) const {
+    const __m512i table = _mm512_broadcast_i32x4(Table::values());
+    U4::pair<J>(code, lo, hi);
     lo = _mm512_shuffle_epi8(table, lo);
     hi = _mm512_shuffle_epi8(table, hi);
   }
+  const uint8_t* code;
+};
+
+struct Fp4 {  // T + 16
+  static constexpr int kZero = 16;
+  static __m128i values() {
+    return _mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4);
+  }
+};
+
+struct NonLinear {  // N + 128
+  static constexpr int kZero = 128;
+  static __m128i values() {
+    return _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39,
+                         -15);
+  }
+};
+
+// sc · (code - kZeroPoint) + kZero, where sc is the integer scale of the row and the 16 columns.
+// The product of a scale and a 16-bit word is that with both of its codes, one a byte: nothing
+// carries from one to the other once it is certain that each fits.
+template <class Width, class Scale>
+struct Scaled {
+  static constexpr int kCodeBytes = Width::kCodeBytes;
+  static constexpr int kZero = Scale::kZero;
+  Scaled(const Planes& p, int64_t b) : code(p.code + kCodeBytes * b) {
+    for (int g = 0; g < 2; ++g) {
+      scale[g] = Scale::words(p.scale + 32 * b + 16 * g);
+      offset[g] = Scale::offset(scale[g]);
+    }
+  }
+  template <int J>
+  void pair(__m512i& lo, __m512i& hi) const {
+    Width::template pair<J>(code, lo, hi);
+    lo = _mm512_add_epi16(_mm512_mullo_epi16(lo, scale[0]), offset[0]);
+    hi = _mm512_add_epi16(_mm512_mullo_epi16(hi, scale[1]), offset[1]);
+  }
+  const uint8_t* code;
+  __m512i scale[2], offset[2];
+};
+
+// Each byte of 16 rows twice, as the halves of a row's dword.
+inline __m512i both_halves(__m512i dwords) {
+  return _mm512_or_si512(dwords, _mm512_slli_epi32(dwords, 16));
+}
+
+struct SixBits {  // -32 to 31 times -4 to 3 is -124 to 128
+  static constexpr int kZero = 127;
+  static __m512i words(const uint8_t* p) {
+    const __m512i sc = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return both_halves(_mm512_and_si512(sc, _mm512_set1_epi32(0xffff)));
+  }
+  static __m512i offset(__m512i words) {  // (127 - 4 sc) in both bytes
+    const __m512i byte = _mm512_sub_epi16(_mm512_set1_epi16(kZero), _mm512_slli_epi16(words, 2));
+    return _mm512_add_epi16(byte, _mm512_slli_epi16(byte, 8));
+  }
+};
+
+struct FourBits {  // 0 to 15 times 0 to 3
+  static constexpr int kZero = 0;
+  static __m512i words(const uint8_t* p) {
+    const __m512i sc = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return both_halves(_mm512_and_si512(sc, _mm512_set1_epi32(15)));
+  }
+  static __m512i offset(__m512i) { return _mm512_setzero_si512(); }
+};
+
+// --- Scales ---
+
+struct OneScale {
+  static constexpr int kGroups = 1;
+  static constexpr bool kMinimum = false;
+  static constexpr bool kInnerMinimum = false;
+};
+
+struct HalfScale : OneScale {
+  static __m512 scale(const Planes& p, int64_t b, int) { return load_halves(p.scale + 32 * b); }
+};
+
+struct HalfScaleMin : OneScale {
+  static constexpr bool kMinimum = true;
+  static __m512 scale(const Planes& p, int64_t b, int) { return load_halves(p.scale + 64 * b); }
+  static __m512 minimum(const Planes& p, int64_t b) { return load_halves(p.scale + 64 * b + 32); }
+};
+
+struct E8m0Scale : OneScale {
   // 2^(e - 128) as bits: (e - 1) << 23 but for the subnormals, e = 0 and 1, where it is (e + 1) <<
   // 21; the right one is the larger.
   static __m512 scale(const Planes& p, int64_t b, int) {
@@ -115,8 +246,13 @@ struct U4Fp4 {
   }
 };
 
-struct U4SuperMin : Nibbles {
-  static constexpr int kZeroShift = -1;
+struct SuperScale : OneScale {
+  static __m512 scale(const Planes& p, int64_t b, int) {
+    return _mm512_mul_ps(load_halves(p.super + 32 * (b / 8)), load_signed_bytes(p.scale + 16 * b));
+  }
+};
+
+struct SuperScaleMin : OneScale {
   static constexpr bool kMinimum = true;
   static __m512 scale(const Planes& p, int64_t b, int) {
     return _mm512_mul_ps(load_halves(p.super + 64 * (b / 8)), load_bytes(p.scale + 32 * b));
@@ -127,22 +263,61 @@ struct U4SuperMin : Nibbles {
   }
 };
 
-struct U6Super {
-  static constexpr int kCodeBytes = 384;
+struct SuperScales16 : OneScale {
   static constexpr int kGroups = 2;
-  static constexpr int kZeroShift = 5;
-  static constexpr bool kMinimum = false;
-  template <int J>
-  static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
-    Nibbles::pair<J>(code, lo, hi);
-    lo = with_bits<48>(lo, shift<4 - 2 * J>(_mm512_loadu_si512(code + 256)));
-    hi = with_bits<48>(hi, shift<4 - 2 * J>(_mm512_loadu_si512(code + 320)));
-  }
   static __m512 scale(const Planes& p, int64_t b, int group) {
     return _mm512_mul_ps(load_halves(p.super + 32 * (b / 8)),
                          load_signed_bytes(p.scale + 32 * b + 16 * group));
   }
 };
+
+struct InnerScales : OneScale {  // with Scaled
+  static __m512 scale(const Planes& p, int64_t b, int) {
+    return load_halves(p.super + 32 * (b / 8));
+  }
+};
+
+struct InnerScalesMin : OneScale {  // with Scaled
+  static constexpr bool kInnerMinimum = true;
+  static __m512 scale(const Planes& p, int64_t b, int) {
+    return load_halves(p.super + 64 * (b / 8));
+  }
+  static __m512 minimum(const Planes& p, int64_t b) {
+    return load_halves(p.super + 64 * (b / 8) + 32);
+  }
+  // mn₀ · X₀ + mn₁ · X₁ = mn₁ · X + (mn₀ - mn₁) · X₀: the two factors, of X and of X₀.
+  static void inner_minimum(const Planes& p, int64_t b, __m512i& of_all, __m512i& of_first) {
+    const uint8_t* bytes = p.scale + 32 * b;
+    const auto* first = reinterpret_cast<const __m128i*>(bytes);
+    const auto* second = reinterpret_cast<const __m128i*>(bytes + 16);
+    of_all = _mm512_srli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(second)), 4);
+    const __m512i mn0 = _mm512_srli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(first)), 4);
+    of_first = _mm512_and_si512(_mm512_sub_epi32(mn0, of_all), _mm512_set1_epi32(0xffff));
+  }
+};
+
+// --- Codecs ---
+
+template <class Values, class Scales>
+struct IntegerCodec : Scales {
+  using Operands = Values;
+  static constexpr int kCodeBytes = Values::kCodeBytes;
+  static constexpr int kZero = Values::kZero;
+};
+
+using U4F16 = IntegerCodec<Plain<U4, 8>, HalfScale>;
+using U5F16 = IntegerCodec<Plain<U5, 16>, HalfScale>;
+using U8F16 = IntegerCodec<Plain<U8, 128>, HalfScale>;
+using U4Fp4 = IntegerCodec<Indexed<Fp4>, E8m0Scale>;
+using U4SuperMin = IntegerCodec<Plain<U4, 0>, SuperScaleMin>;
+using U6Super = IntegerCodec<Plain<U6, 32>, SuperScales16>;
+using U5SuperMin = IntegerCodec<Plain<U5, 0>, SuperScaleMin>;
+using U3Super = IntegerCodec<Scaled<U3, SixBits>, InnerScales>;
+using U4F16Nl = IntegerCodec<Indexed<NonLinear>, HalfScale>;
+using U4SuperNl = IntegerCodec<Indexed<NonLinear>, SuperScale>;
+using U4F16Min = IntegerCodec<Plain<U4, 0>, HalfScaleMin>;
+using U5F16Min = IntegerCodec<Plain<U5, 0>, HalfScaleMin>;
+using U2SuperMin = IntegerCodec<Scaled<U2, FourBits>, InnerScalesMin>;
 
 struct F32 {
   static constexpr int kColumnBytes = 64;
