@@ -94,9 +94,9 @@ def _read_next(first: Part, path: Path, number: int, count: int) -> Part:
     """Reads a further part and checks that it belongs to the first one."""
     part = read_part(path)
     for key, expected in (("split.no", number), ("split.count", count)):
-        value = part.metadata.u32(key)
-        if value != expected:
-            part.metadata.fail(key, f"expected {expected} but got {value}", hint=_FETCH)
+        got = part.metadata.u32(key)
+        if got != expected:
+            part.metadata.fail(key, f"expected {expected} but got {got}", hint=_FETCH)
     for key, value in part.metadata.items():
         comparable = isinstance(value, str | int | float) and key not in _OWN_KEYS
         if comparable and key in first.metadata and value != first.metadata[key]:

@@ -146,3 +146,23 @@ def test_a_missing_part_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"model-00003-of-00003\.gguf: no such file") as error:
         read_gguf(first)
     assert "folder" in str(error.value.hint)
+
+
+def test_the_plan_cache_notices_a_change_in_a_further_part(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOESAIC_CACHE", str(tmp_path / "cache"))
+    first = split(SOURCE, tmp_path, [4, 9])
+
+    def logits():
+        with moesaic.Runtime(first) as rt:
+            return rt.logits([1, 5, 9])
+
+    before = logits()
+    assert [entry.source for entry in moesaic.plan_cache.entries()] == [first]
+    name = "output_norm.weight"
+    info = read_gguf(first).tensor(name)
+    assert info.path != first
+    data = bytearray(info.path.read_bytes())
+    twice = 2 * np.frombuffer(data, np.float32, info.nbytes // 4, info.offset)
+    data[info.offset : info.offset + info.nbytes] = twice.tobytes()
+    info.path.write_bytes(data)
+    assert not np.array_equal(logits(), before)
