@@ -97,6 +97,28 @@ void a_window_of_one_keeps_the_page_being_filled() {
   CHECK(cache.table(PageKind::kWindowed, a)[2] >= 0);
 }
 
+void tables_belong_to_a_sequence_for_good() {
+  KvCache cache(4, 128, 128, 64, true);
+  std::vector<PageCopy> copies;
+  const int32_t a = cache.create(), b = cache.create(true);
+  CHECK(!cache.extended(a) && cache.extended(b));
+  for (int32_t s : {a, b}) cache.append(s, 40, copies);
+  cache.commit();
+  const int32_t c = cache.fork(a), d = cache.fork(b);
+  CHECK(!cache.extended(c) && cache.extended(d));
+  cache.append(d, 1, copies);
+  cache.rollback();
+  cache.trim(d, 0);
+  CHECK(cache.extended(d));
+  cache.extend(a);  // c keeps the pages that they shared
+  CHECK(cache.extended(a) && cache.length(a) == 0 && cache.table(PageKind::kFull, a).empty());
+  CHECK(!cache.extended(c) && cache.length(c) == 40);
+  cache.free(b);
+  CHECK(cache.create() == b && !cache.extended(b));
+  CHECK_THROWS(Error, cache.extend(7));
+  CHECK_THROWS(Error, cache.extended(-1));
+}
+
 void rollback_restores_shared_pages() {
   KvCache cache(3, 128, 128, 64, true);
   std::vector<PageCopy> copies;
@@ -159,27 +181,35 @@ class Model {
   }
 
   void operate() {
-    const int64_t choice = history_.empty() ? 0 : pick(9);
+    const int64_t choice = history_.empty() ? 0 : pick(10);
     if (choice == 0) {
-      make([&] { return cache_.create(); }, {});
+      const bool extended = pick(1);
+      make([&] { return cache_.create(extended); }, {}, extended);
     } else if (choice == 1) {
       const int32_t from = some_sequence();
-      make([&] { return cache_.fork(from); }, history_[from]);
+      make([&] { return cache_.fork(from); }, history_[from], extended_[from]);
     } else if (choice == 2) {
       const int32_t sequence = some_sequence();
       cache_.free(sequence);
       history_.erase(sequence);
     } else if (choice == 3) {
       trim(some_sequence());
+    } else if (choice == 10) {
+      const int32_t sequence = some_sequence();
+      cache_.extend(sequence);
+      history_[sequence].clear();
+      extended_[sequence] = true;
     } else {
       step(choice == 4);
     }
   }
 
   template <class Make>
-  void make(Make make, std::vector<int64_t> history) {
+  void make(Make make, std::vector<int64_t> history, bool extended) {
     try {
-      history_.emplace(make(), std::move(history));
+      const int32_t made = make();
+      history_.emplace(made, std::move(history));
+      extended_[made] = extended;
     } catch (const Error&) {
       CHECK(cache_.free_pages(PageKind::kFull) >= 0);
     }
@@ -254,6 +284,7 @@ class Model {
       std::set<int32_t> in_use;
       for (const auto& [sequence, tokens] : history_) {
         CHECK(cache_.length(sequence) == static_cast<int64_t>(tokens.size()));
+        CHECK(cache_.extended(sequence) == extended_[sequence]);
         if (!has(kind)) continue;
         for (int32_t number : cache_.table(kind, sequence)) {
           if (number >= 0) in_use.insert(number);
@@ -271,6 +302,7 @@ class Model {
   int64_t context_, batch_, window_;
   KvCache cache_;
   std::map<int32_t, std::vector<int64_t>> history_;
+  std::map<int32_t, bool> extended_;
   std::map<int32_t, std::vector<int64_t>> storage_[2];
   int64_t next_tag_ = 0;
 };
@@ -284,6 +316,7 @@ int main() {
   a_shared_page_is_copied_before_it_is_written();
   old_pages_of_a_window_are_released();
   a_window_of_one_keeps_the_page_being_filled();
+  tables_belong_to_a_sequence_for_good();
   rollback_restores_shared_pages();
   for (uint64_t seed = 0; seed < 30; ++seed) {
     const int64_t window = std::vector<int64_t>{0, 1, 2, 31, 32, 33, 100}[seed % 7];

@@ -2,7 +2,7 @@
 
 Layer 0 is dense with full attention, layer 1 a mixture of four experts with a window of 40 tokens.
 With ``split=True`` everything but two of the experts is placed on ``cuda:0``, with the copies that
-needs.
+needs. With ``original_context`` its rotations have a second table for longer sequences.
 """
 
 import json
@@ -87,8 +87,9 @@ class TinyPlan:
 class _Emitter:
     """Collects tensors, buffers and steps; every buffer has memory of its own."""
 
-    def __init__(self, limits: Limits, seed: int) -> None:
+    def __init__(self, limits: Limits, seed: int, original_context: int) -> None:
         self.limits = limits
+        self.original_context = original_context
         self.rng = np.random.default_rng(seed)
         self.tensors: list[Tensor] = []
         self.weights = bytearray(4096)
@@ -172,12 +173,16 @@ def _attention(e: _Emitter, device: str, layer: int, window: int, x: str) -> str
     ]
     e.step("Linear", device, f"{node}/qkv", [normed], [q, k, v], weights)
     positions, sequences = e.reserved("positions", device), e.reserved("sequences", device)
-    table = e.vector(f"blk.{layer}.inv_freq", HEAD_DIM // 2)
+    tables: list[str | None] = [e.vector(f"blk.{layer}.inv_freq", HEAD_DIM // 2), None]
+    places = [positions]
+    if e.original_context:
+        tables[1] = e.vector(f"blk.{layer}.inv_freq_long", HEAD_DIM // 2)
+        places.append(e.reserved("extended", device))
     rope = {"head_dim": HEAD_DIM, "rotary_dims": HEAD_DIM, "offset": 0, "scale": 1.0}
     for name, heads in ((q, HEADS), (k, 1)):
         e.step(
-            "Rope", device, f"{name}_rope", [name, positions], [name], [table, None],
-            heads=heads, style="neox", original_context=0, **rope,
+            "Rope", device, f"{name}_rope", [name, *places], [name], tables,
+            heads=heads, style="neox", original_context=e.original_context, **rope,
         )  # fmt: skip
     y = e.buffer(f"{node}/y", device, HEADS * HEAD_DIM)
     sinks = e.vector(f"blk.{layer}.sinks", HEADS) if window else None
@@ -293,10 +298,11 @@ def tiny_plan(
     logits_rows: int = 8,
     split: bool = False,
     seed: int = 0,
+    original_context: int = 0,
 ) -> TinyPlan:
     """Makes the plan; the same arguments make the same bytes."""
     limits = Limits(context, sequences, batch, logits_rows)
-    e = _Emitter(limits, seed)
+    e = _Emitter(limits, seed, original_context)
     main = "cuda:0" if split else "cpu"
     x = e.buffer("/x", main, WIDTH)
     table = e.matrix("token_embd", VOCAB, WIDTH, "f16")

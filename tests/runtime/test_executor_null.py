@@ -289,3 +289,96 @@ def test_callers_on_several_threads_are_serialised(executor):
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+# Sequences beyond the original context
+
+
+@pytest.fixture(params=[False, True], ids=["cpu", "split"])
+def longrope(request, tmp_path):
+    plan = tiny_plan(split=request.param, original_context=64)
+    plan.write(tmp_path)
+    program = _native.Program(plan.spec(), len(plan.weights))
+    weights = str(tmp_path / "weights.bin")
+    return _native.Executor(program, weights, threads=1, null_provider=True)
+
+
+def test_only_extended_sequences_grow_beyond_the_original_context(longrope):
+    assert longrope.original_context == 64
+    a, b = longrope.create_sequence(), longrope.create_sequence(extended=True)
+    assert (longrope.sequence_extended(a), longrope.sequence_extended(b)) == (False, True)
+    feed(longrope, a, 64)
+    feed(longrope, b, 64)
+    with pytest.raises(RequestError, match=r"would have 65 tokens.* at most 64") as info:
+        longrope.step(i32(1, 2), i32(b, a), i32())
+    assert "extend it" in info.value.hint
+    assert (longrope.sequence_length(a), longrope.sequence_length(b)) == (64, 64)
+    feed(longrope, b, 136)
+    assert longrope.sequence_length(b) == 200
+
+
+def test_a_sequence_of_many_tokens_at_once_may_not_cross(longrope):
+    a = longrope.create_sequence()
+    feed(longrope, a, 60)
+    with pytest.raises(RequestError, match="would have 70 tokens"):
+        longrope.step(np.zeros(10, np.int32), np.full(10, a, np.int32), i32())
+    longrope.step(np.zeros(4, np.int32), np.full(4, a, np.int32), i32())
+
+
+def test_extending_a_sequence_empties_it(longrope):
+    a = longrope.create_sequence()
+    feed(longrope, a, 64)
+    longrope.extend_sequence(a)
+    assert longrope.sequence_length(a) == 0
+    assert longrope.sequence_extended(a)
+    feed(longrope, a, 70)
+
+
+def test_forks_and_trimmed_sequences_keep_their_tables(longrope):
+    a, b = longrope.create_sequence(), longrope.create_sequence(extended=True)
+    feed(longrope, a, 10)
+    feed(longrope, b, 66)
+    c = longrope.fork_sequence(b)
+    assert longrope.sequence_extended(c)
+    longrope.trim_sequence(c, 60)
+    assert longrope.sequence_extended(c)
+    feed(longrope, c, 10)
+    longrope.free_sequence(b)
+    d = longrope.fork_sequence(a)
+    assert not longrope.sequence_extended(d)
+    feed(longrope, d, 54)
+    with pytest.raises(RequestError, match="would have 65"):
+        longrope.step(i32(1), i32(d), i32())
+
+
+def test_a_number_that_is_used_again_forgets_what_it_was(longrope):
+    a = longrope.create_sequence(extended=True)
+    feed(longrope, a, 70)
+    longrope.free_sequence(a)
+    assert longrope.create_sequence() == a
+    assert not longrope.sequence_extended(a)
+    with pytest.raises(RequestError, match="does not exist"):
+        longrope.sequence_extended(a + 1)
+
+
+def test_forks_share_pages_until_one_is_extended(longrope):
+    """An extended fork gives its shares back, so that all sequences still fit."""
+    a = longrope.create_sequence()
+    feed(longrope, a, 50)
+    b, c = longrope.fork_sequence(a), longrope.fork_sequence(a)
+    for sequence in (b, c):
+        longrope.extend_sequence(sequence)
+        feed(longrope, sequence, 200)
+    feed(longrope, a, 14)
+    assert longrope.sequence_length(a) == 64
+
+
+def test_a_model_with_one_table_has_no_extended_sequences(executor):
+    assert executor.original_context == 0
+    a = executor.create_sequence()
+    with pytest.raises(RequestError, match="no second rope tables"):
+        executor.create_sequence(extended=True)
+    with pytest.raises(RequestError, match="no second rope tables"):
+        executor.extend_sequence(a)
+    feed(executor, a, 200)
+    assert not executor.sequence_extended(a)

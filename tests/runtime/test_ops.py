@@ -189,6 +189,70 @@ def test_rope_follows_the_positions_of_each_step():
         np.testing.assert_allclose(y, rotate(x[: len(p)], p, inv_freq, **attrs), atol=1e-6)
 
 
+@pytest.mark.parametrize("style", ["neox", "norm"])
+@pytest.mark.parametrize("rows", ROWS)
+def test_rope_with_a_table_for_extended_sequences(style, rows):
+    attrs = {"heads": 3, "head_dim": 20, "rotary_dims": 18, "offset": 1, "style": style}
+    attrs |= {"scale": 1.25, "original_context": 4096}
+    rng = np.random.default_rng(rows)
+    x = normal(rows, 60)
+    positions = rng.integers(0, 200_000, rows, np.int32)
+    extended = rng.integers(0, 2, rows, np.int32)
+    short, long = (rng.uniform(0.001, 1, 9).astype(np.float32) for _ in range(2))
+
+    def call(inputs, **options):
+        return run("Rope", attrs, inputs, [60], [vector(short), vector(long)], **options)
+
+    (y,) = same_everywhere(call, [x, positions, extended])
+    inv_freq = np.where(extended[:, None] == 1, long, short)
+    error = np.abs(y - rotate(x, positions, inv_freq, **attrs)).max(axis=1)
+    assert (error <= 3e-7 * np.abs(x).max(axis=1) * 1.25 * 1.5).all()
+    for flag, table in ((0, short), (1, long)):  # the same bits as with that table alone
+        alone = attrs | {"original_context": 0}
+        (one,) = run("Rope", alone, [x, positions], [60], [vector(table), None])
+        np.testing.assert_array_equal(y[extended == flag], one[extended == flag])
+
+
+def test_rope_follows_the_tables_of_each_step():
+    attrs = {"heads": 1, "head_dim": 4, "rotary_dims": 4, "offset": 0, "style": "neox"}
+    attrs |= {"scale": 1.0, "original_context": 8}
+    short, long = np.array([1.0, 0.01], np.float32), np.array([0.5, 0.003], np.float32)
+    tables = [vector(short), vector(long)]
+    step = ops.Step("Rope", attrs, [4, 1, 1], [4], weights=tables, max_rows=3, isa=ISAS[-1])
+    x, positions = normal(3, 4), np.array([3, 4, 5], np.int32)
+    for extended in ([0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 0], [0, 0], [0, 0, 0]):
+        n, flags = len(extended), np.array(extended, np.int32)
+        (y,) = step.run([x[:n], positions[:n, None], flags[:, None]])
+        inv_freq = np.where(flags[:, None] == 1, long, short)
+        np.testing.assert_allclose(y, rotate(x[:n], positions[:n], inv_freq, **attrs), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lengths", "original", "message"),
+    [
+        (2, [9, 9], 64, "expected 3 inputs, got 2"),
+        (3, [9, None], 0, "expected 2 inputs, got 3"),
+        (2, [9, None], 64, "original_context: expected 0 to 0, got 64"),
+        (3, [9, 9], 0, "original_context: expected 1 to"),
+        (3, [9, 9], -5, "original_context: expected 1 to"),
+        (3, [9, 9], 2**40, "original_context: expected 1 to"),
+        (3, [9, 8], 64, r"expected \[9, 1\], got \[8, 1\]"),
+        (3, [9, 10], 64, r"expected \[9, 1\], got \[10, 1\]"),
+        (3, [None, 9], 64, "weight 0 is missing"),
+        (2, [9], 0, "expected 2 weights, got 1"),
+        (4, [9, 9], 64, "inputs"),
+    ],
+)
+def test_rope_tables_are_validated(inputs, lengths, original, message):
+    attrs = {"heads": 3, "head_dim": 20, "rotary_dims": 18, "offset": 1, "style": "neox"}
+    attrs |= {"scale": 1.0, "original_context": original}
+    zeros = np.zeros(2, np.int32)
+    values = [normal(2, 60), *[zeros] * (inputs - 1)]
+    weights = [vector(None if n is None else np.ones(n)) for n in lengths]
+    with pytest.raises(PlanError, match=message):
+        run("Rope", attrs, values, [60], weights)
+
+
 # Route
 
 

@@ -28,6 +28,39 @@ def test_a_valid_plan_is_accepted(split):
     assert program.weights_bytes == len(plan.weights)
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_a_plan_with_second_rope_tables_is_accepted(split):
+    plan = tiny_plan(split=split, original_context=64)
+    _native.Program(plan.spec(), len(plan.weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda step, spec: step["attrs"].update(original_context=65), "another Rope step has 64"),
+        (lambda step, spec: step["attrs"].update(original_context=0), "expected 1 to"),
+        (lambda step, spec: step["attrs"].update(original_context=1 << 40), "expected 1 to"),
+        (lambda step, spec: step["inputs"].pop(), "expected 3 inputs, got 2"),
+        (lambda step, spec: step["inputs"].__setitem__(2, "positions@cpu"), "buffer `extended`"),
+        (lambda step, spec: step["inputs"].__setitem__(2, step["inputs"][0]), "buffer `extended`"),
+        (lambda step, spec: step["weights"].__setitem__(1, None), "expected 2 inputs, got 3"),
+        (lambda step, spec: step["weights"].__setitem__(1, "blk.0.q_bias"), "expected"),
+        (lambda step, spec: step["weights"].__setitem__(1, "nothing"), "nothing"),
+        (lambda step, spec: named(spec["buffers"], "extended@cpu").update(dtype="f32"), "i32"),
+        (lambda step, spec: named(spec["buffers"], "extended@cpu").update(bytes_per_row=8), "i32"),
+        (
+            lambda step, spec: named(spec["buffers"], "extended@cpu").update(name="other"),
+            "no buffer `extended",
+        ),
+    ],
+)
+def test_second_rope_tables_are_checked(change, message):
+    spec = tiny_plan(original_context=64).spec()
+    change(step_of(spec, "Rope", 2), spec)
+    with pytest.raises(PlanError, match=message):
+        _native.Program(spec)
+
+
 def test_the_size_of_the_weights_is_the_end_of_the_last_tensor_by_default(spec):
     last = max(t["offset"] + t["bytes"] for t in spec["tensors"])
     assert _native.Program(spec).weights_bytes == last
