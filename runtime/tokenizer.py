@@ -2,8 +2,10 @@
 
 import codecs
 import json
+import os
 import re
 import threading
+import weakref
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from moesaic.errors import PlanError
+from moesaic.plan_file import file_inside, reading
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -19,8 +22,9 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Tokenizer:
     """Encodes and decodes text with the tokenizer files of a plan directory.
 
-    `tokenizer.json` is read at the first use, for large vocabularies take a second. Methods may be
-    called from several threads.
+    `tokenizer.json` is read at the first use, for large vocabularies take a second; it is kept open
+    until then, so that the folder may be moved or deleted. Methods may be called from several
+    threads.
 
     Args:
         folder: The plan directory.
@@ -31,8 +35,11 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._config = _read_json(self.folder / "tokenizer_config.json")
-        self._generation = _read_json(self.folder / "generation_config.json")
+        self._config = _read_json(self.folder, "tokenizer_config.json")
+        self._generation = _read_json(self.folder, "generation_config.json")
+        self._template = _read_template(self.folder)
+        self._file = _open(self.folder, "tokenizer.json")
+        weakref.finalize(self, os.close, self._file)
         self._lock = threading.Lock()
         self._bytes: dict[int, bytes] = {}
 
@@ -49,20 +56,21 @@ class Tokenizer:
     @cached_property
     def chat_template(self) -> str | None:
         """Source of the chat template, or None if the model has none."""
-        path = self.folder / "chat_template.jinja"
         try:
-            return path.read_bytes().decode()
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"{path}: cannot be read: {error}") from error
+            return None if self._template is None else self._template.decode()
+        except UnicodeDecodeError as error:
+            path = self.folder / "chat_template.jinja"
+            raise PlanError(
+                f"{path}: cannot be read: {error}", hint="partition the model again"
+            ) from error
 
     @cached_property
     def backend(self) -> Backend:
         """The tokenizer of the `tokenizers` library. Do not change its settings."""
         path = self.folder / "tokenizer.json"
         try:
-            return Backend.from_file(str(path))
+            with os.fdopen(os.dup(self._file), "rb") as file:
+                return Backend.from_buffer(file.read())
         except Exception as error:  # the library raises nothing narrower
             raise PlanError(
                 f"{path}: cannot be loaded: {error}", hint="partition the model again"
@@ -236,7 +244,22 @@ def _byte_of_character() -> dict[str, int]:
 _BYTE_OF_CHARACTER = _byte_of_character()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _open(folder: Path, name: str) -> int:
+    path = file_inside(folder, name)
+    with reading(path):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _read_template(folder: Path) -> bytes | None:
+    if not os.path.lexists(folder / "chat_template.jinja"):
+        return None
+    path = file_inside(folder, "chat_template.jinja")
+    with reading(path):
+        return path.read_bytes()
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = file_inside(folder, name)
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

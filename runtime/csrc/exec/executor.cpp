@@ -93,6 +93,7 @@ Executor::Executor(Program program, const std::string& weights_path, const Execu
       reserved_.push_back(
           {static_cast<int>(i), providers_[program_.buffers[i].device].get(), kind});
   }
+  weights_.check();  // kernels have read some of them
   if (options.record_usage) usage_.emplace(program_);
   runs_.reserve(limits_.sequences);
   positions_.reserve(limits_.batch);
@@ -240,11 +241,13 @@ void Executor::run_program(const StepRun& run) {
 void Executor::step(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
                     std::span<const int32_t> wanted, std::span<float> logits) {
   check_step(tokens, sequences, wanted, logits);
+  weights_.check();
   try {
     append_runs();
     write_reserved(tokens, sequences, wanted);
     run_program(
         {static_cast<int64_t>(tokens.size()), static_cast<int64_t>(wanted.size()), &cache_});
+    weights_.check();
     if (!wanted.empty()) {
       const int device = program_.buffers[program_.logits].device;
       providers_[device]->read(program_.logits, logits.data(),

@@ -63,7 +63,8 @@ class Executor {
   // of one sequence may be many (prefill) but are contiguous. wanted: indices of the tokens whose
   // logits are returned, ascending. logits: [wanted.size(), vocab]. Throws Error(kRequest) before
   // anything is changed if a limit or an argument is wrong; if a kernel throws, every sequence is
-  // as long as before and may be used again.
+  // as long as before and may be used again. Throws Error(kPlan) if weights.bin was changed in
+  // place since it was opened: no later step succeeds.
   void step(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
             std::span<const int32_t> wanted, std::span<float> logits);
 
