@@ -16,6 +16,9 @@ Random = np.random.Generator
 NIBBLE = 4.64  # uniform 0..15 about 8 or 7.5
 FIVE_BITS = 9.25
 SIX_BITS = 18.48
+THREE_BITS = 2.35  # -4..3
+TWO_BITS = 1.12  # 0..3 about 1.5
+NON_LINEAR = 67.4  # IQ4_NL's table
 INT8 = 73.9
 E2M1 = 5.85  # twice the sixteen MXFP4 values
 SCALE_6 = 48.4  # uniform 32..63
@@ -47,6 +50,18 @@ def _simple(size: int, rms: float) -> Callable[[Random, int, float], Bytes]:
     return make
 
 
+def _plus_minimum(size: int, levels: int, rms: float) -> Callable[[Random, int, float], Bytes]:
+    """Q4_1 and Q5_1: a scale, and a minimum that centres the codes."""
+
+    def make(rng: Random, n: int, sigma: float) -> Bytes:
+        d = _spread(rng, n, sigma / rms)
+        return np.concatenate(
+            [_half(d), _half(-d * (levels - 1) / 2), _codes(rng, n, size)], axis=1
+        )
+
+    return make
+
+
 def _with_minimum(size: int, levels: int, rms: float) -> Callable[[Random, int, float], Bytes]:
     """Q4_K and Q5_K: equal 6-bit scales and minima, so that codes are centred."""
 
@@ -67,6 +82,23 @@ def _q6_k(rng: Random, n: int, sigma: float) -> Bytes:
     return np.concatenate(
         [_codes(rng, n, 192), scales.astype(np.int8).view(np.uint8), _half(d)], axis=1
     )
+
+
+def _q2_k(rng: Random, n: int, sigma: float) -> Bytes:
+    d = _spread(rng, n, sigma / (TWO_BITS * 11.7))
+    sc = rng.integers(8, 16, (n, 16), dtype=np.uint8) * np.uint8(17)  # equal scales and minima
+    return np.concatenate([sc, _codes(rng, n, 64), _half(d), _half(1.5 * d)], axis=1)
+
+
+def _q3_k(rng: Random, n: int, sigma: float) -> Bytes:
+    """Any codes and scales, which have six bits about 0."""
+    d = _spread(rng, n, sigma / (THREE_BITS * SIX_BITS))
+    return np.concatenate([_codes(rng, n, 108), _half(d)], axis=1)
+
+
+def _iq4_xs(rng: Random, n: int, sigma: float) -> Bytes:
+    d = _spread(rng, n, sigma / (NON_LINEAR * SIX_BITS))
+    return np.concatenate([_half(d), _codes(rng, n, 134)], axis=1)
 
 
 def _mxfp4(rng: Random, n: int, sigma: float) -> Bytes:
@@ -91,11 +123,17 @@ MAKERS: dict[Type, Callable[[Random, int, float], Bytes]] = {
     Type.F16: _floats("<f2"),
     Type.BF16: _bf16,
     Type.Q4_0: _simple(16, NIBBLE),
+    Type.Q4_1: _plus_minimum(16, 16, NIBBLE),
     Type.Q5_0: _simple(20, FIVE_BITS),
+    Type.Q5_1: _plus_minimum(20, 32, FIVE_BITS),
     Type.Q8_0: _simple(32, INT8),
+    Type.Q2_K: _q2_k,
+    Type.Q3_K: _q3_k,
     Type.Q4_K: _with_minimum(128, 16, NIBBLE),
     Type.Q5_K: _with_minimum(160, 32, FIVE_BITS),
     Type.Q6_K: _q6_k,
+    Type.IQ4_NL: _simple(16, NON_LINEAR),
+    Type.IQ4_XS: _iq4_xs,
     Type.MXFP4: _mxfp4,
 }
 

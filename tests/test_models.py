@@ -5,6 +5,8 @@ import pytest
 from conftest import MODELS
 
 import moesaic
+from moesaic.partitioner.gguf.dtypes import MATRIX_CODECS
+from moesaic.partitioner.gguf.reader import read_gguf
 
 CASES = sorted(path.stem for path in MODELS.glob("*.gguf"))
 FLOAT = [case for case in CASES if case.endswith(("f32", "f16", "bf16"))]
@@ -25,6 +27,11 @@ def kl(reference, logits):
 
     p, q = log_softmax(reference), log_softmax(logits)
     return (np.exp(p) * (p - q)).sum(axis=1).mean()
+
+
+def test_every_type_of_matrix_occurs():
+    tensors = [t for case in CASES for t in read_gguf(MODELS / f"{case}.gguf").tensors.values()]
+    assert {t.type for t in tensors if len(t.shape) > 1} == set(MATRIX_CODECS)
 
 
 @pytest.mark.parametrize("case", FLOAT)
