@@ -26,13 +26,14 @@ from gguf import GGUFWriter
 
 OUT = Path(__file__).resolve().parent.parent / "tests" / "golden" / "models"
 GREEDY = 16  # tokens of the stored continuation
+SENTENCEPIECE = ("spm", "gemma", "phi")
 
 
 def write_tokenizer(w: GGUFWriter, c: Case) -> list[int]:
     """Writes the case's tokenizer; returns the ids of ordinary tokens."""
-    if c.tokenizer in ("spm", "gemma"):
-        gemma = c.tokenizer == "gemma"
-        return vocabulary.sentencepiece(w, c.vocab, gemma=gemma, old=c.split)
+    if c.tokenizer in SENTENCEPIECE:
+        kind = {} if c.tokenizer == "spm" else {c.tokenizer: True}
+        return vocabulary.sentencepiece(w, c.vocab, old=c.split, **kind)
     return vocabulary.byte_level(w, c.vocab, c.tokenizer)
 
 
@@ -74,7 +75,7 @@ def prompt_of(c: Case, ordinary: list[int]) -> np.ndarray:
     """Random ordinary ids, after a BOS where the tokenizer would put one."""
     rng = np.random.default_rng([c.seed, 7])
     tokens = rng.choice(ordinary, c.prompt).astype(np.int32)
-    if c.tokenizer in ("spm", "gemma"):
+    if c.tokenizer in SENTENCEPIECE:
         tokens[0] = 2 if c.tokenizer == "gemma" else 1
     return tokens
 
