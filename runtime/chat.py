@@ -19,6 +19,10 @@ from moesaic.runtime.tokenizer import Tokenizer
 
 MAX_DEPTH = 32
 
+_MESSAGES = 'give a list such as [{"role": "user", "content": "hi"}]'
+_PLAIN = "give texts, numbers, true, false, None, and lists and mappings of these"
+_ASSIGNED = "remove them: no text needs characters that Unicode has not defined"
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
 _BASIC_SPACES = "".join(c for c in map(chr, range(0x10000)) if c.isspace())
 _SPACES = _BASIC_SPACES + str.__str__(mark(_BASIC_SPACES))
@@ -56,6 +60,28 @@ def encode_chat(
     return ids if ids[:1] == bos else bos + ids
 
 
+def check_variables(variables: Any) -> dict[str, Any]:
+    """Returns the variables that a caller gives to the template, none if it is None.
+
+    Raises:
+        RequestError: It is no mapping of names, or a name is taken.
+    """
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping) or not all(isinstance(n, str) for n in variables):
+        raise RequestError(
+            f"template_vars: expected a mapping of names but got {variables!r:.80}",
+            hint='give a mapping such as {"enable_thinking": False}',
+        )
+    for taken in ("messages", "template", "tokenizer", "self"):
+        if taken in variables:
+            raise RequestError(
+                f"template_vars: {taken!r} is not a variable that can be set",
+                hint="messages are an argument of their own; choose another name for the rest",
+            )
+    return dict(variables)
+
+
 def render_chat(
     tokenizer: Tokenizer,
     template: str | None,
@@ -75,13 +101,19 @@ def _render(
     add_generation_prompt: bool,
     template_vars: Mapping[str, Any],
 ) -> str:
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise RequestError(
+            f"messages: expected a list but got {type(messages).__name__}", hint=_MESSAGES
+        )
+    if not messages:
+        raise RequestError("messages: there are none", hint=_MESSAGES)
     if template is None:
         raise RequestError(
             "the model has no chat template",
             hint="send one prompt text instead of messages, or give a template",
         )
     if is_marked(template):
-        raise RequestError("chat template: contains unassigned Unicode characters")
+        raise RequestError("chat template: contains unassigned Unicode characters", hint=_ASSIGNED)
     variables = {name: _marked(value, name) for name, value in template_vars.items()}
     variables |= tokenizer.special_texts
     variables["messages"] = [_message(m, f"messages[{i}]") for i, m in enumerate(messages)]
@@ -91,7 +123,9 @@ def _render(
 
 def _message(message: object, where: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
-        raise RequestError(f"{where}: expected a mapping but got {type(message).__name__}")
+        raise RequestError(
+            f"{where}: expected a mapping but got {type(message).__name__}", hint=_MESSAGES
+        )
     role = message.get("role")
     if not isinstance(role, str) or not _NAME.fullmatch(role):
         raise RequestError(
@@ -105,10 +139,10 @@ def _message(message: object, where: str) -> dict[str, Any]:
 def _marked(value: Any, where: str, depth: int = 0) -> Any:
     """Returns a copy of plain data with its strings marked."""
     if depth > MAX_DEPTH:
-        raise RequestError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+        raise RequestError(f"{where}: nested deeper than {MAX_DEPTH} levels", hint=_PLAIN)
     if isinstance(value, str):
         if is_marked(value):
-            raise RequestError(f"{where}: contains unassigned Unicode characters")
+            raise RequestError(f"{where}: contains unassigned Unicode characters", hint=_ASSIGNED)
         return mark(value)
     if isinstance(value, Mapping):
         return {
@@ -118,12 +152,12 @@ def _marked(value: Any, where: str, depth: int = 0) -> Any:
         return [_marked(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value)]
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise RequestError(f"{where}: expected plain data but got {type(value).__name__}")
+    raise RequestError(f"{where}: expected plain data but got {type(value).__name__}", hint=_PLAIN)
 
 
 def _key(key: object, where: str) -> str:
     if not isinstance(key, str):
-        raise RequestError(f"{where}: keys must be strings, not {type(key).__name__}")
+        raise RequestError(f"{where}: keys must be strings, not {type(key).__name__}", hint=_PLAIN)
     name: str = key if _NAME.fullmatch(key) else _marked(key, where)
     return name
 

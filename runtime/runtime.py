@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeGuard, cast, overload
+from typing import Any, Literal, Self, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from moesaic.errors import PlanError, RequestError
 from moesaic.plan_format import PlanFile
 from moesaic.runtime import _native
-from moesaic.runtime.chat import encode_chat
+from moesaic.runtime.chat import check_variables, encode_chat
 from moesaic.runtime.plan import load_plan
+from moesaic.runtime.prompts import Prompt, check_tokens, is_list_of_prompts
 from moesaic.runtime.request import Request
 from moesaic.runtime.results import Completion, Piece
 from moesaic.runtime.sampling import SamplingParams
@@ -25,8 +26,6 @@ from moesaic.usage_format import VERSION as USAGE_VERSION
 from moesaic.usage_format import Usage
 
 __all__ = ["Prompt", "Runtime", "limit_option"]
-
-Prompt = str | Sequence[int]
 
 
 class Runtime:
@@ -101,7 +100,7 @@ class Runtime:
         Raises:
             RequestError: A prompt is empty or longer than the context, or an argument is wrong.
         """
-        if _is_list_of_prompts(prompt):
+        if is_list_of_prompts(prompt):
             return self._complete(self._requests([self._encode(p) for p in prompt], sampling))
         return self._complete(self._requests([self._encode(cast(Prompt, prompt))], sampling))[0]
 
@@ -145,7 +144,8 @@ class Runtime:
             RequestError: The model has no chat template, the template refuses the messages, or as
                 for `generate`.
         """
-        tokens = self.chat_tokens(messages, **sampling.pop("template_vars", {}))
+        variables = check_variables(sampling.pop("template_vars", None))
+        tokens = self.chat_tokens(messages, **variables)
         request = self._requests([tokens], sampling, reply=True)[0]
         return self._pieces(request) if stream else self._complete([request])[0]
 
@@ -171,7 +171,7 @@ class Runtime:
         Returns:
             float32 [n, vocab]; row i predicts token i + 1.
         """
-        ids = self._check_tokens(tokens)
+        ids = check_tokens(tokens, self.plan.model.vocab_size)
         if len(ids) > self.limits["context"]:
             raise self._too_long(len(ids))
         return self._scheduler.logits(np.array(ids, np.int32))
@@ -228,24 +228,7 @@ class Runtime:
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str) and prompt:
             return self.tokenizer.encode(prompt)
-        return self._check_tokens(prompt)
-
-    def _check_tokens(self, tokens: Sequence[Any]) -> list[int]:
-        if not _is_sequence(tokens):
-            raise RequestError(f"a prompt must be text or token ids, not {tokens!r}")
-        if len(tokens) == 0:
-            raise RequestError(
-                "the prompt is empty", hint="give at least a character or a token id"
-            )
-        vocab = self.plan.model.vocab_size
-        for i, token in enumerate(tokens):
-            if not isinstance(token, int | np.integer) or isinstance(token, bool):
-                raise RequestError(f"token {i} of the prompt must be an integer, not {token!r}")
-            if not 0 <= token < vocab:
-                raise RequestError(
-                    f"token {i} of the prompt is {token}, the vocabulary has {vocab}"
-                )
-        return [int(token) for token in tokens]
+        return check_tokens(prompt, self.plan.model.vocab_size)
 
     @cached_property
     def _banned(self) -> list[int]:
@@ -265,6 +248,7 @@ class Runtime:
         """Checked requests; a ``reply`` starts a text of its own, others continue the prompt's."""
         context = self.limits["context"]
         params = self.defaults.updated(**sampling)
+        params.check_vocabulary(self.plan.model.vocab_size)
         for prompt in prompts:
             if len(prompt) >= context:
                 raise self._too_long(len(prompt))
@@ -293,19 +277,10 @@ def limit_option(name: str, value: int | None) -> int:
     """An option as the executor takes it, which knows 0 as "the plan's"."""
     if value is None:
         return 0
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
-        raise RequestError(f"{name} must be a positive integer, not {value!r}")
-    return value
-
-
-def _is_list_of_prompts(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Sequence[Prompt]]:
-    """Whether this is a list of strings or of lists; a flat list of ints is one prompt."""
-    return (
-        _is_sequence(prompt)
-        and not isinstance(prompt, str)
-        and any(isinstance(item, str) or _is_sequence(item) for item in prompt)
-    )
-
-
-def _is_sequence(value: object) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, bytes)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not 1 <= value < 2**31:
+        raise RequestError(
+            f"{name} must be a positive integer, not {value!r:.80}",
+            hint="leave it out for the default",
+        )
+    return int(value)

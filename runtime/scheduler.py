@@ -43,7 +43,7 @@ class Scheduler:
             RequestError: The runtime was closed.
         """
         if self._executor is None:
-            raise RequestError("this runtime is closed")
+            raise RequestError("this runtime is closed", hint="open the plan again")
         return self._executor
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class Scheduler:
         except Exception as error:
             _fail(batch, error)
         except BaseException:
-            _fail(batch, RequestError("the step was interrupted"))
+            _fail(batch, RequestError("the step was interrupted", hint="send the request again"))
             raise
         finally:
             for request, _ in batch:

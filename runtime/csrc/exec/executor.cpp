@@ -41,7 +41,8 @@ Limits lower_limits(const Limits& planned, const ExecutorOptions& options) {
 int thread_count(int asked) {
   if (asked < 0 || asked > kMaxThreads)
     refuse("threads: expected 0 (all usable cores) to " + std::to_string(kMaxThreads) + ", got " +
-           std::to_string(asked));
+               std::to_string(asked),
+           "leave it out to use every core there is");
   return asked == 0 ? usable_cores() : asked;
 }
 

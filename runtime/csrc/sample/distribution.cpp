@@ -47,11 +47,14 @@ double sum_of(const double (&sums)[kLanes]) {
 [[noreturn]] void refuse_logits(std::span<const float> logits) {
   for (size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i]) || logits[i] == kInfinity) {
-      throw Error(ErrorKind::kRequest, "logits: that of token " + std::to_string(i) + " is " +
-                                           (std::isnan(logits[i]) ? "NaN" : "infinite"));
+      throw Error(ErrorKind::kRequest,
+                  "logits: that of token " + std::to_string(i) + " is " +
+                      (std::isnan(logits[i]) ? "NaN" : "infinite"),
+                  "the weights may be damaged: see `moesaic inspect --verify`");
     }
   }
-  throw Error(ErrorKind::kRequest, "logits: no token is left to choose");
+  throw Error(ErrorKind::kRequest, "logits: no token is left to choose",
+              "bias fewer tokens, or less");
 }
 
 // Erases what should not be kept, without branches: which it is follows no pattern.
