@@ -7,8 +7,9 @@
 // What should move: one token is bound by reading the weights, so matvec should be near the read
 // bandwidth for every codec, and nearer with two threads, which share it. With 12 tokens to a panel
 // a column block costs 8 dot products, a product of scales and an fma a token, and on a core that
-// does all of them in the same pipes at most 8 / 10 of the peak remains (8 / 11 for the minima of
-// u4_super_min, 8 / 12 for the two groups of u6_super). Tokens in between see both.
+// does all of them in the same pipes at most 8 / 10 of the peak remains (8 / 11 with minima, 8 / 12
+// for the two groups of u6_super, 8 / 14 for the two sums and the minima of u2_super_min). Tokens
+// in between see both.
 #include <immintrin.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -58,6 +59,13 @@ constexpr Case kCases[] = {
     {"Q8_0 2880", Codec::kU8F16, 2880, 1.0625},
     {"Q4_0 4096", Codec::kU4F16, 4096, 0.5625},
     {"Q5_0 4096", Codec::kU5F16, 4096, 0.6875},
+    {"Q5_K 4096", Codec::kU5SuperMin, 4096, 0.6875},
+    {"Q3_K 4096", Codec::kU3Super, 4096, 0.4296875},
+    {"IQ4_NL 4096", Codec::kU4F16Nl, 4096, 0.5625},
+    {"IQ4_XS 4096", Codec::kU4SuperNl, 4096, 0.53125},
+    {"Q4_1 4096", Codec::kU4F16Min, 4096, 0.625},
+    {"Q5_1 4096", Codec::kU5F16Min, 4096, 0.75},
+    {"Q2_K 4096", Codec::kU2SuperMin, 4096, 0.328125},
     {"BF16 2880", Codec::kBF16, 2880, 2},
 };
 

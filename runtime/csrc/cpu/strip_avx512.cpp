@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include <bit>
+
 #include "cpu/strip.h"
 #include "cpu/strip/codecs_avx512.h"
 #include "cpu/strip/pack_avx512.h"
@@ -38,10 +40,11 @@ inline void fetch(const uint8_t* p, int64_t bytes) {
 // A power of two, or one less than that.
 template <int kFactor>
 inline __m512i times(__m512i x) {
+  if constexpr (kFactor == 0) return _mm512_setzero_si512();
   constexpr bool kLess = (kFactor & (kFactor - 1)) != 0;
   constexpr int kPower = kFactor + kLess;
   static_assert((kPower & (kPower - 1)) == 0);
-  const __m512i product = _mm512_slli_epi32(x, __builtin_ctz(kPower));
+  const __m512i product = _mm512_slli_epi32(x, std::countr_zero(unsigned{kPower}));
   return kLess ? _mm512_sub_epi32(product, x) : product;
 }
 
@@ -54,26 +57,14 @@ struct Block {
   // -X, and -X₀ of the first 16 columns.
   __m512i minus_sum(int m) const { return _mm512_set1_epi32(p[9 * M + m]); }
   __m512i minus_first(int m) const { return _mm512_set1_epi32(p[10 * M + m]); }
-  // The accumulator of a group starts at -zero · X.
-  template <class C>
-  __m512i start(int m) const {
-    if constexpr (C::kZero == 0) {
-      return _mm512_setzero_si512();
-    } else {
-      return times<C::kZero>(C::kGroups == 1 ? minus_sum(m) : minus_first(m));
-    }
-  }
-  template <class C>
-  __m512i start_second(int m) const {
-    return times<C::kZero>(_mm512_sub_epi32(minus_sum(m), minus_first(m)));
-  }
+  __m512i minus_second(int m) const { return _mm512_sub_epi32(minus_sum(m), minus_first(m)); }
   // sx · X
   __m512 sum(int m) const { return _mm512_castsi512_ps(_mm512_set1_epi32(p[11 * M + m])); }
 };
 
 // d[m] += the four vectors j of the first (or second) 16 columns.
-template <class C, int M, int J, bool kLow, bool kHigh>
-inline void dot(const typename C::Operands& w, const Block<M>& x, __m512i (&d)[M]) {
+template <class W, int M, int J, bool kLow, bool kHigh>
+inline void dot(const W& w, const Block<M>& x, __m512i (&d)[M]) {
   __m512i lo, hi;
   w.template pair<J>(lo, hi);
   if constexpr (kLow) {
@@ -86,12 +77,49 @@ inline void dot(const typename C::Operands& w, const Block<M>& x, __m512i (&d)[M
   }
 }
 
-template <class C, int M, bool kLow, bool kHigh>
-inline void dots(const typename C::Operands& w, const Block<M>& x, __m512i (&d)[M]) {
-  dot<C, M, 0, kLow, kHigh>(w, x, d);
-  dot<C, M, 1, kLow, kHigh>(w, x, d);
-  dot<C, M, 2, kLow, kHigh>(w, x, d);
-  dot<C, M, 3, kLow, kHigh>(w, x, d);
+template <bool kLow, bool kHigh, class W, int M>
+inline void dots(const W& w, const Block<M>& x, __m512i (&d)[M]) {
+  dot<W, M, 0, kLow, kHigh>(w, x, d);
+  dot<W, M, 1, kLow, kHigh>(w, x, d);
+  dot<W, M, 2, kLow, kHigh>(w, x, d);
+  dot<W, M, 3, kLow, kHigh>(w, x, d);
+}
+
+// d[m] = the sum over all columns, or over the first or second 16. The accumulator starts at
+// -zero · X of them.
+template <class W, int M>
+inline void sum_all(const W& w, const Block<M>& x, __m512i (&d)[M]) {
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) d[m] = times<W::kZero>(x.minus_sum(m));
+  dots<true, true>(w, x, d);
+}
+template <class W, int M>
+inline void sum_first(const W& w, const Block<M>& x, __m512i (&d)[M]) {
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) d[m] = times<W::kZero>(x.minus_first(m));
+  dots<true, false>(w, x, d);
+}
+template <class W, int M>
+inline void sum_second(const W& w, const Block<M>& x, __m512i (&d)[M]) {
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) d[m] = times<W::kZero>(x.minus_second(m));
+  dots<false, true>(w, x, d);
+}
+
+// d[m] = the sums over both groups of 16, each times its integer scale. For few tokens; for many it
+// pays to scale what they are multiplied with.
+template <class C, int M>
+inline void sum_scaled(const Planes& planes, int64_t b, const Block<M>& x, __m512i (&d)[M]) {
+  const typename C::Unscaled w(planes, b);
+  const __m512i scale0 = C::inner(planes, b, 0), scale1 = C::inner(planes, b, 1);
+  __m512i second[M];
+  sum_first(w, x, d);
+  sum_second(w, x, second);
+#pragma GCC unroll 4
+  for (int m = 0; m < M; ++m) {
+    d[m] =
+        _mm512_add_epi32(_mm512_mullo_epi32(scale0, d[m]), _mm512_mullo_epi32(scale1, second[m]));
+  }
 }
 
 template <int M>
@@ -124,20 +152,19 @@ inline void subtract_inner_minima(const Planes& planes, int64_t b, const Block<M
 // taken away.
 template <class C, int M>
 inline void multiply_block(const Planes& planes, int64_t b, Block<M> x, __m512 (&acc)[M]) {
-  typename C::Operands w(planes, b);
   __m512i d[M];
-#pragma GCC unroll 12
-  for (int m = 0; m < M; ++m) d[m] = x.template start<C>(m);
-  if constexpr (C::kGroups == 1) {
-    dots<C, M, true, true>(w, x, d);
+  if constexpr (C::kInner && M <= kFewTokens) {
+    sum_scaled<C>(planes, b, x, d);
+    accumulate(C::scale(planes, b, 0), x, d, acc);
+  } else if constexpr (C::kGroups == 1) {
+    sum_all(typename C::Operands(planes, b), x, d);
     accumulate(C::scale(planes, b, 0), x, d, acc);
   } else {
-    dots<C, M, true, false>(w, x, d);
+    typename C::Operands w(planes, b);
+    sum_first(w, x, d);
     accumulate(C::scale(planes, b, 0), x, d, acc);
     asm("" : "+r"(w.code), "+r"(x.p));  // load again: values kept for the second half would spill
-#pragma GCC unroll 12
-    for (int m = 0; m < M; ++m) d[m] = x.template start_second<C>(m);
-    dots<C, M, false, true>(w, x, d);
+    sum_second(w, x, d);
     accumulate(C::scale(planes, b, 1), x, d, acc);
   }
   if constexpr (C::kMinimum) {
@@ -145,7 +172,7 @@ inline void multiply_block(const Planes& planes, int64_t b, Block<M> x, __m512 (
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) acc[m] = _mm512_fnmadd_ps(minimum, x.sum(m), acc[m]);
   }
-  if constexpr (C::kInnerMinimum) subtract_inner_minima<C, M>(planes, b, x, acc);
+  if constexpr (C::kInnerMinimum) subtract_inner_minima<C>(planes, b, x, acc);
 }
 
 inline Planes planes_of(const uint8_t* strip, const StripLayout& layout) {

@@ -10,6 +10,9 @@
 //             what a sum is multiplied with; with kMinimum also minimum(planes, b), and with
 //             kInnerMinimum inner_minimum(planes, b) besides, see there.
 //
+// With kInner the groups of 16 have integer scales: Operands are scaled already, and for few tokens
+// there are Unscaled operands and inner(planes, b, group), what sums of theirs are multiplied with.
+//
 // A float codec has `load`, one column of 16 rows.
 #pragma once
 
@@ -190,6 +193,13 @@ struct Scaled {
   __m512i scale[2], offset[2];
 };
 
+inline __m512i load_dwords(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline __m512i load_signed_dwords(const uint8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
 // Each byte of 16 rows twice, as the halves of a row's dword.
 inline __m512i both_halves(__m512i dwords) {
   return _mm512_or_si512(dwords, _mm512_slli_epi32(dwords, 16));
@@ -221,6 +231,7 @@ struct FourBits {  // 0 to 15 times 0 to 3
 struct OneScale {
   static constexpr int kGroups = 1;
   static constexpr bool kMinimum = false;
+  static constexpr bool kInner = false;
   static constexpr bool kInnerMinimum = false;
 };
 
@@ -271,13 +282,23 @@ struct SuperScales16 : OneScale {
   }
 };
 
-struct InnerScales : OneScale {  // with Scaled
+struct InnerScales : OneScale {
+  static constexpr bool kInner = true;
+  using Unscaled = Plain<U3, 4>;
+  static __m512i inner(const Planes& p, int64_t b, int group) {
+    return load_signed_dwords(p.scale + 32 * b + 16 * group);
+  }
   static __m512 scale(const Planes& p, int64_t b, int) {
     return load_halves(p.super + 32 * (b / 8));
   }
 };
 
-struct InnerScalesMin : OneScale {  // with Scaled
+struct InnerScalesMin : OneScale {
+  static constexpr bool kInner = true;
+  using Unscaled = Plain<U2, 0>;
+  static __m512i inner(const Planes& p, int64_t b, int group) {
+    return _mm512_and_si512(load_dwords(p.scale + 32 * b + 16 * group), _mm512_set1_epi32(15));
+  }
   static constexpr bool kInnerMinimum = true;
   static __m512 scale(const Planes& p, int64_t b, int) {
     return load_halves(p.super + 64 * (b / 8));
