@@ -1,7 +1,7 @@
 """Runtime: executes a plan. Prompts in, text or logits out."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -104,7 +104,9 @@ class Runtime:
             return self._complete(self._requests([self._encode(p) for p in prompt], sampling))
         return self._complete(self._requests([self._encode(cast(Prompt, prompt))], sampling))[0]
 
-    def stream(self, prompt: Prompt, *, reply: bool = False, **sampling: Any) -> Iterator[Piece]:
+    def stream(
+        self, prompt: Prompt, *, reply: bool = False, **sampling: Any
+    ) -> Generator[Piece, None, None]:
         """Continue one prompt, yielding each piece as it is made; arguments as for `generate`.
 
         Closing the iterator early frees the sequence.
@@ -265,7 +267,7 @@ class Runtime:
         finally:
             self._scheduler.cancel(requests)
 
-    def _pieces(self, request: Request) -> Iterator[Piece]:
+    def _pieces(self, request: Request) -> Generator[Piece, None, None]:
         self._scheduler.submit([request])
         try:
             yield from self._scheduler.pieces(request)

@@ -1,0 +1,102 @@
+"""``moesaic chat``: a conversation in the terminal, or one message a line from a pipe."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moesaic.cli._chat_input import Typed, piped_lines
+from moesaic.cli._chat_session import ChatSession
+from moesaic.cli._open import open_runtime
+from moesaic.cli._render import errors_as_messages
+from moesaic.errors import RequestError
+from moesaic.runtime.conversation import Conversation
+
+__all__ = ["chat"]
+
+
+def chat(
+    model: Annotated[
+        Path, typer.Argument(help="A plan directory, or a GGUF file, which is partitioned once.")
+    ],
+    *,
+    system: Annotated[
+        str | None, typer.Option("--system", "-s", help="Instructions for the model.")
+    ] = None,
+    reasoning_effort: Annotated[
+        str | None, typer.Option(help="low, medium or high, for models that know it.")
+    ] = None,
+    think: Annotated[
+        bool | None,
+        typer.Option("--think/--no-think", help="Show thoughts; default: on a terminal."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", help="Tokens of a reply at most.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Drop what is this much less probable than the best.")
+    ] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the random choices.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End an answer at this text; may be repeated.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", "-t", help="CPU threads.")] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", help="Tokens of context; lower than a plan's.")
+    ] = None,
+    load: Annotated[
+        Path | None, typer.Option(help="Go on with a conversation saved by /save.")
+    ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="A Jinja file to use instead of the model's template.")
+    ] = None,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Keep no history of what is typed.")
+    ] = False,
+) -> None:
+    """Chat with a model: type messages, or pipe in one a line. /help lists commands."""
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": stop,
+    }
+    sampling = {name: value for name, value in given.items() if value is not None}
+    variables = {"reasoning_effort": reasoning_effort} if reasoning_effort else {}
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    with errors_as_messages(), open_runtime(model, threads=threads, context=context) as runtime:
+        runtime.defaults.updated(**sampling)  # a wrong one is told before anything is typed
+        if chat_template is not None:
+            runtime.tokenizer.chat_template = _read_template(chat_template)
+        if runtime.tokenizer.chat_template is None:
+            raise RequestError(
+                "the model has no chat template",
+                hint="give one with --chat-template FILE, or continue a text with `moesaic run`",
+            )
+        conversation = Conversation(runtime, system=system, template_vars=variables)
+        session = ChatSession(
+            runtime,
+            conversation,
+            sampling,
+            show_thoughts=sys.stdout.isatty() if think is None else think,
+            interactive=interactive,
+        )
+        if load is not None:
+            session.command(f"/load {load}")
+        session.run(Typed(history=not no_history) if interactive else piped_lines())
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read: {error}") from None
