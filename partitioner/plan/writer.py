@@ -13,6 +13,7 @@ import msgspec
 import onnx_ir as ir
 
 from moesaic.errors import PlanError
+from moesaic.partitioner.plan.card import CARD_FILE, file_sizes, is_edited, model_card
 from moesaic.partitioner.plan.partial import exchange, partial_folder
 from moesaic.plan_format import PlanFile
 from moesaic.replace import replace_files, sync
@@ -91,13 +92,18 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
 
 
 def replace_plan(folder: Path, plan: PlanFile, graph: bytes | None = None) -> None:
-    """Replaces the ``plan.json`` of a plan, and with `graph` its ``model.onnx`` just before.
+    """Replaces the ``plan.json`` of a plan, with `graph` its ``model.onnx`` just before.
 
-    A crash between the two leaves the old plan, which still runs, beside the new graph.
+    A crash between the two leaves the old plan, which still runs, beside the new graph. The card
+    is replaced last, unless somebody edited it.
     """
     files = {} if graph is None else {folder / MODEL_FILE: graph}
+    files[folder / PLAN_FILE] = encode_plan(plan)
     with writing(folder / PLAN_FILE):
-        replace_files({**files, folder / PLAN_FILE: encode_plan(plan)})
+        if not is_edited(folder):
+            sizes = file_sizes(folder) | {path.name: len(data) for path, data in files.items()}
+            files[folder / CARD_FILE] = model_card(plan, sizes).encode()
+        replace_files(files)
 
 
 def check_target(target: Path, *, force: bool) -> None:

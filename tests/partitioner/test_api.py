@@ -39,6 +39,7 @@ def test_the_directory_holds_what_the_format_says(plan_of):
     folder = plan_of(CASE)
     files = set(contents(folder)) - {"chat_template.jinja"}
     assert files == {
+        "README.md",
         "generation_config.json",
         "model.onnx",
         "plan.json",
@@ -220,7 +221,10 @@ def test_a_plan_is_placed_anew_without_touching_its_weights(plan_dir, tmp_path):
     old = Plan.open(plan_dir).file
     made = partition(plan_dir, devices=BOTH)
     after = contents(plan_dir)
-    assert {name for name in after if after[name] != before.get(name)} == {"plan.json"}
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "README.md",
+        "plan.json",
+    }
     assert set(after) == set(before)
     assert (plan_dir / "weights.bin").stat().st_mtime_ns == stats.st_mtime_ns
     assert (plan_dir / "weights.bin").stat().st_ino == stats.st_ino
@@ -263,7 +267,8 @@ def test_cache_types_of_our_own_leave_the_graph_alone(kv_type, plan_dir, tmp_pat
     made = partition(plan_dir, kv_type=kv_type)
     assert {c.dtype for c in made.file.caches} == {kv_type}
     after = contents(plan_dir)
-    assert after.pop("plan.json") != before.pop("plan.json")
+    for name in ("plan.json", "README.md"):
+        assert after.pop(name) != before.pop(name)
     assert after == before
     partition(MODEL, tmp_path / "fresh", kv_type=kv_type)
     assert contents(tmp_path / "fresh") == contents(plan_dir)

@@ -6,6 +6,7 @@ import typer
 
 from moesaic import __version__
 from moesaic.cli._render import write_any_text
+from moesaic.cli.card import card
 from moesaic.cli.chat import chat
 from moesaic.cli.demo import demo
 from moesaic.cli.inspect import inspect
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (partition, run, chat, inspect, demo):
+for command in (partition, run, chat, inspect, card, demo):
     app.command()(command)
 app.add_typer(models, name="models")
 

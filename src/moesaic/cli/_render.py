@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesaic.errors import MoesaicError
+from moesaic.units import share, size, thousands
 
 __all__ = [
     "err",
@@ -59,23 +60,6 @@ def write_any_text() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def size(count: float) -> str:
-    """A number of bytes for people: ``12.08 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} B" if unit == "B" else f"{count:.2f} {unit}"
-
-
-def thousands(count: int) -> str:
-    """A number of things for people: ``20.91 B``, ``6.29 M``, ``512``."""
-    for factor, unit in ((10**9, "B"), (10**6, "M")):
-        if count >= factor:
-            return f"{count / factor:.2f} {unit}"
-    return str(count)
-
-
 def tame(text: str) -> str:
     """Text that is not ours, safe for a terminal: control characters become visible ones.
 
@@ -87,11 +71,6 @@ def tame(text: str) -> str:
 def _picture(code: int) -> str:
     """The Unicode picture of a control character of ASCII, U+FFFD for the others."""
     return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
-
-
-def share(part: float, whole: float) -> str:
-    """A part of something in percent: ``12.5 %``; empty if there is nothing."""
-    return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def safe(text: str) -> str:

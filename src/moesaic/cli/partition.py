@@ -1,7 +1,7 @@
 """``partition``: a model file, or an existing plan, becomes a plan directory."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ import moesaic
 from moesaic.cli._render import errors_as_messages, note, print_json, progress_bar, write_any_text
 from moesaic.cli._report import plan_summary, print_plan
 from moesaic.errors import PlanError
+
+if TYPE_CHECKING:
+    from moesaic.partitioner import Plan
 
 __all__ = ["main", "partition"]
 
@@ -71,7 +74,15 @@ def partition(
             return
         print_plan(plan.file)
         if not dry_run:
-            note(f"wrote {plan.path}; try: moesaic run {plan.path} 'Once upon a time'")
+            _say_what_was_written(plan)
+
+
+def _say_what_was_written(plan: "Plan") -> None:
+    from moesaic.partitioner.plan.card import is_edited
+
+    if plan.path and is_edited(plan.path):
+        note("kept README.md, which was edited; `moesaic card --force` writes a new one")
+    note(f"wrote {plan.path}; try: moesaic run {plan.path} 'Once upon a time'")
 
 
 def main() -> None:
