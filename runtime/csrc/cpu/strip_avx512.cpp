@@ -111,7 +111,8 @@ inline void sum_second(const W& w, const Block<M>& x, __m512i (&d)[M]) {
 template <class C, int M>
 inline void sum_scaled(const Planes& planes, int64_t b, const Block<M>& x, __m512i (&d)[M]) {
   const typename C::Unscaled w(planes, b);
-  const __m512i scale0 = C::inner(planes, b, 0), scale1 = C::inner(planes, b, 1);
+  const __m512i scale0 = C::Operands::inner(planes, b, 0);
+  const __m512i scale1 = C::Operands::inner(planes, b, 1);
   __m512i second[M];
   sum_first(w, x, d);
   sum_second(w, x, second);

@@ -10,8 +10,8 @@
 //             what a sum is multiplied with; with kMinimum also minimum(planes, b), and with
 //             kInnerMinimum inner_minimum(planes, b) besides, see there.
 //
-// With kInner the groups of 16 have integer scales: Operands are scaled already, and for few tokens
-// there are Unscaled operands and inner(planes, b, group), what sums of theirs are multiplied with.
+// With kInner the groups of 16 have integer scales, inner(planes, b, group) of the Operands, which
+// are scaled already. For few tokens there are Unscaled ones, whose sums are scaled.
 //
 // A float codec has `load`, one column of 16 rows.
 #pragma once
@@ -67,11 +67,17 @@ inline __m512i with_bit(__m512i low_bits, const uint8_t* bits) {
 
 struct U2 {
   static constexpr int kCodeBytes = 128;
+  // The two low bits of each byte are codes, above them is anything.
+  template <int J>
+  static void raw_pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
+    lo = shift<-2 * J>(_mm512_loadu_si512(code));
+    hi = shift<-2 * J>(_mm512_loadu_si512(code + 64));
+  }
   template <int J>
   static void pair(const uint8_t* code, __m512i& lo, __m512i& hi) {
-    const __m512i mask = _mm512_set1_epi8(3);
-    lo = _mm512_and_si512(shift<-2 * J>(_mm512_loadu_si512(code)), mask);
-    hi = _mm512_and_si512(shift<-2 * J>(_mm512_loadu_si512(code + 64)), mask);
+    raw_pair<J>(code, lo, hi);
+    lo = _mm512_and_si512(lo, _mm512_set1_epi8(3));
+    hi = _mm512_and_si512(hi, _mm512_set1_epi8(3));
   }
 };
 
@@ -170,29 +176,6 @@ struct NonLinear {  // N + 128
   }
 };
 
-// sc · (code - kZeroPoint) + kZero, where sc is the integer scale of the row and the 16 columns.
-// The product of a scale and a 16-bit word is that with both of its codes, one a byte: nothing
-// carries from one to the other once it is certain that each fits.
-template <class Width, class Scale>
-struct Scaled {
-  static constexpr int kCodeBytes = Width::kCodeBytes;
-  static constexpr int kZero = Scale::kZero;
-  Scaled(const Planes& p, int64_t b) : code(p.code + kCodeBytes * b) {
-    for (int g = 0; g < 2; ++g) {
-      scale[g] = Scale::words(p.scale + 32 * b + 16 * g);
-      offset[g] = Scale::offset(scale[g]);
-    }
-  }
-  template <int J>
-  void pair(__m512i& lo, __m512i& hi) const {
-    Width::template pair<J>(code, lo, hi);
-    lo = _mm512_add_epi16(_mm512_mullo_epi16(lo, scale[0]), offset[0]);
-    hi = _mm512_add_epi16(_mm512_mullo_epi16(hi, scale[1]), offset[1]);
-  }
-  const uint8_t* code;
-  __m512i scale[2], offset[2];
-};
-
 inline __m512i load_dwords(const uint8_t* p) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -200,30 +183,67 @@ inline __m512i load_signed_dwords(const uint8_t* p) {
   return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-// Each byte of 16 rows twice, as the halves of a row's dword.
-inline __m512i both_halves(__m512i dwords) {
-  return _mm512_or_si512(dwords, _mm512_slli_epi32(dwords, 16));
+// What a row's dword of `tables` has for each of the row's four codes, of which only the two low
+// bits count.
+inline __m512i look_up(__m512i tables, __m512i codes) {
+  const __m512i row_in_lane =
+      _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+  return _mm512_shuffle_epi8(tables, with_bits<3>(row_in_lane, codes));
 }
 
-struct SixBits {  // -32 to 31 times -4 to 3 is -124 to 128
-  static constexpr int kZero = 127;
-  static __m512i words(const uint8_t* p) {
-    const __m512i sc = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return both_halves(_mm512_and_si512(sc, _mm512_set1_epi32(0xffff)));
+// sc · code, 0 to 45, where sc is the integer scale of the row and the 16 columns.
+struct ScaledU2 {
+  static constexpr int kCodeBytes = U2::kCodeBytes;
+  static constexpr int kZero = 0;
+  ScaledU2(const Planes& p, int64_t b) : code(p.code + kCodeBytes * b) {
+    for (int g = 0; g < 2; ++g)
+      tables[g] = _mm512_mullo_epi32(inner(p, b, g), _mm512_set1_epi32(0x03020100));
   }
-  static __m512i offset(__m512i words) {  // (127 - 4 sc) in both bytes
-    const __m512i byte = _mm512_sub_epi16(_mm512_set1_epi16(kZero), _mm512_slli_epi16(words, 2));
-    return _mm512_add_epi16(byte, _mm512_slli_epi16(byte, 8));
+  static __m512i inner(const Planes& p, int64_t b, int group) {
+    return _mm512_and_si512(load_dwords(p.scale + 32 * b + 16 * group), _mm512_set1_epi32(15));
   }
+  template <int J>
+  void pair(__m512i& lo, __m512i& hi) const {
+    U2::raw_pair<J>(code, lo, hi);
+    lo = look_up(tables[0], lo);
+    hi = look_up(tables[1], hi);
+  }
+  const uint8_t* code;
+  __m512i tables[2];
 };
 
-struct FourBits {  // 0 to 15 times 0 to 3
-  static constexpr int kZero = 0;
-  static __m512i words(const uint8_t* p) {
-    const __m512i sc = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return both_halves(_mm512_and_si512(sc, _mm512_set1_epi32(15)));
+// sc · (code - 4) + 127, where sc is -32 to 31: 3 to 255.
+struct ScaledU3 {
+  static constexpr int kCodeBytes = U3::kCodeBytes;
+  static constexpr int kZero = 127;
+  ScaledU3(const Planes& p, int64_t b) : code(p.code + kCodeBytes * b) {
+    const __m512i lowest =
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+    for (int g = 0; g < 2; ++g) {
+      const __m512i sc = inner(p, b, g);
+      // 127 - (4, 3, 2, 1) sc; nothing is carried from byte to byte in the end.
+      tables[g] = _mm512_sub_epi32(_mm512_set1_epi8(kZero),
+                                   _mm512_mullo_epi32(sc, _mm512_set1_epi32(0x01020304)));
+      fours[g] = _mm512_shuffle_epi8(_mm512_slli_epi32(sc, 2), lowest);
+    }
   }
-  static __m512i offset(__m512i) { return _mm512_setzero_si512(); }
+  static __m512i inner(const Planes& p, int64_t b, int group) {
+    return load_signed_dwords(p.scale + 32 * b + 16 * group);
+  }
+  template <int J>
+  void pair(__m512i& lo, __m512i& hi) const {
+    U2::raw_pair<J>(code, lo, hi);
+    const __m512i bits = _mm512_loadu_si512(code + U2::kCodeBytes);
+    lo = add_where<1 << J>(bits, look_up(tables[0], lo), fours[0]);
+    hi = add_where<1 << (J + 4)>(bits, look_up(tables[1], hi), fours[1]);
+  }
+  template <int kMask>
+  static __m512i add_where(__m512i bits, __m512i a, __m512i b) {
+    const __mmask64 set = _mm512_test_epi8_mask(bits, _mm512_set1_epi8(static_cast<char>(kMask)));
+    return _mm512_mask_add_epi8(a, set, a, b);
+  }
+  const uint8_t* code;
+  __m512i tables[2], fours[2];
 };
 
 // --- Scales ---
@@ -285,9 +305,6 @@ struct SuperScales16 : OneScale {
 struct InnerScales : OneScale {
   static constexpr bool kInner = true;
   using Unscaled = Plain<U3, 4>;
-  static __m512i inner(const Planes& p, int64_t b, int group) {
-    return load_signed_dwords(p.scale + 32 * b + 16 * group);
-  }
   static __m512 scale(const Planes& p, int64_t b, int) {
     return load_halves(p.super + 32 * (b / 8));
   }
@@ -295,11 +312,8 @@ struct InnerScales : OneScale {
 
 struct InnerScalesMin : OneScale {
   static constexpr bool kInner = true;
-  using Unscaled = Plain<U2, 0>;
-  static __m512i inner(const Planes& p, int64_t b, int group) {
-    return _mm512_and_si512(load_dwords(p.scale + 32 * b + 16 * group), _mm512_set1_epi32(15));
-  }
   static constexpr bool kInnerMinimum = true;
+  using Unscaled = Plain<U2, 0>;
   static __m512 scale(const Planes& p, int64_t b, int) {
     return load_halves(p.super + 64 * (b / 8));
   }
@@ -308,11 +322,8 @@ struct InnerScalesMin : OneScale {
   }
   // mn₀ · X₀ + mn₁ · X₁ = mn₁ · X + (mn₀ - mn₁) · X₀: the two factors, of X and of X₀.
   static void inner_minimum(const Planes& p, int64_t b, __m512i& of_all, __m512i& of_first) {
-    const uint8_t* bytes = p.scale + 32 * b;
-    const auto* first = reinterpret_cast<const __m128i*>(bytes);
-    const auto* second = reinterpret_cast<const __m128i*>(bytes + 16);
-    of_all = _mm512_srli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(second)), 4);
-    const __m512i mn0 = _mm512_srli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(first)), 4);
+    of_all = _mm512_srli_epi32(load_dwords(p.scale + 32 * b + 16), 4);
+    const __m512i mn0 = _mm512_srli_epi32(load_dwords(p.scale + 32 * b), 4);
     of_first = _mm512_and_si512(_mm512_sub_epi32(mn0, of_all), _mm512_set1_epi32(0xffff));
   }
 };
@@ -333,12 +344,12 @@ using U4Fp4 = IntegerCodec<Indexed<Fp4>, E8m0Scale>;
 using U4SuperMin = IntegerCodec<Plain<U4, 0>, SuperScaleMin>;
 using U6Super = IntegerCodec<Plain<U6, 32>, SuperScales16>;
 using U5SuperMin = IntegerCodec<Plain<U5, 0>, SuperScaleMin>;
-using U3Super = IntegerCodec<Scaled<U3, SixBits>, InnerScales>;
+using U3Super = IntegerCodec<ScaledU3, InnerScales>;
 using U4F16Nl = IntegerCodec<Indexed<NonLinear>, HalfScale>;
 using U4SuperNl = IntegerCodec<Indexed<NonLinear>, SuperScale>;
 using U4F16Min = IntegerCodec<Plain<U4, 0>, HalfScaleMin>;
 using U5F16Min = IntegerCodec<Plain<U5, 0>, HalfScaleMin>;
-using U2SuperMin = IntegerCodec<Scaled<U2, FourBits>, InnerScalesMin>;
+using U2SuperMin = IntegerCodec<ScaledU2, InnerScalesMin>;
 
 struct F32 {
   static constexpr int kColumnBytes = 64;
