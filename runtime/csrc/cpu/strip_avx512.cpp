@@ -58,6 +58,11 @@ struct Block {
   __m512i minus_sum(int m) const { return _mm512_set1_epi32(p[9 * M + m]); }
   __m512i minus_first(int m) const { return _mm512_set1_epi32(p[10 * M + m]); }
   __m512i minus_second(int m) const { return _mm512_sub_epi32(minus_sum(m), minus_first(m)); }
+  // Both groups' in the halves of a dword; they fit.
+  __m512i minus_both(int m) const {
+    const int32_t first = p[10 * M + m], second = p[9 * M + m] - first;
+    return _mm512_set1_epi32((first & 0xffff) | static_cast<int32_t>(uint32_t(second) << 16));
+  }
   // sx · X
   __m512 sum(int m) const { return _mm512_castsi512_ps(_mm512_set1_epi32(p[11 * M + m])); }
 };
@@ -137,13 +142,11 @@ template <class C, int M>
 inline void subtract_inner_minima(const Planes& planes, int64_t b, const Block<M>& x,
                                   __m512 (&acc)[M]) {
   const __m512 minimum = C::minimum(planes, b);
-  __m512i of_all, of_first;
-  C::inner_minimum(planes, b, of_all, of_first);
+  const __m512i factors = C::inner_minima(planes, b);
   __m512i d[M];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) {
-    d[m] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), of_all, x.minus_sum(m));
-    d[m] = _mm512_dpwssd_epi32(d[m], of_first, x.minus_first(m));
+    d[m] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), factors, x.minus_both(m));
   }
   accumulate(minimum, x, d, acc);
 }

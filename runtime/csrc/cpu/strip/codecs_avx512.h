@@ -8,7 +8,7 @@
 //             that activations are multiplied with, kZero too large;
 //   Scales    kGroups, the groups of columns with a sum of their own, and scale(planes, b, group),
 //             what a sum is multiplied with; with kMinimum also minimum(planes, b), and with
-//             kInnerMinimum inner_minimum(planes, b) besides, see there.
+//             kInnerMinimum inner_minima(planes, b) besides, see there.
 //
 // With kInner the groups of 16 have integer scales, inner(planes, b, group) of the Operands, which
 // are scaled already. For few tokens there are Unscaled ones, whose sums are scaled.
@@ -320,11 +320,12 @@ struct InnerScalesMin : OneScale {
   static __m512 minimum(const Planes& p, int64_t b) {
     return load_halves(p.super + 64 * (b / 8) + 32);
   }
-  // mn₀ · X₀ + mn₁ · X₁ = mn₁ · X + (mn₀ - mn₁) · X₀: the two factors, of X and of X₀.
-  static void inner_minimum(const Planes& p, int64_t b, __m512i& of_all, __m512i& of_first) {
-    of_all = _mm512_srli_epi32(load_dwords(p.scale + 32 * b + 16), 4);
-    const __m512i mn0 = _mm512_srli_epi32(load_dwords(p.scale + 32 * b), 4);
-    of_first = _mm512_and_si512(_mm512_sub_epi32(mn0, of_all), _mm512_set1_epi32(0xffff));
+  // mn₀ and mn₁ in the halves of a row's dword.
+  static __m512i inner_minima(const Planes& p, int64_t b) {
+    const __m512i first = load_dwords(p.scale + 32 * b);
+    const __m512i second = load_dwords(p.scale + 32 * b + 16);
+    const __m512i both = _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
+    return _mm512_srli_epi16(both, 4);
   }
 };
 
