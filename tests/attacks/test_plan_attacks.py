@@ -73,7 +73,8 @@ def use(spec, weights):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("split", [False, True], ids=["cpu", "split"])
 def test_mutated_plans_are_refused_or_harmless(seed, split, tmp_path):
-    plan = tiny_plan(split=split, batch=64)
+    kv_types = (("f16", "f32"), ("q8_0", "bf16"))[seed % 2]
+    plan = tiny_plan(split=split, batch=64, kv_types=kv_types)
     weights = plan.write(tmp_path) / "weights.bin"
     original = plan.spec()
     rng = random.Random(f"{seed} {split}")

@@ -20,6 +20,7 @@ from moesaic.plan_format import (
     Buffer,
     Cache,
     Device,
+    KvType,
     Limits,
     Memory,
     ModelFacts,
@@ -299,6 +300,7 @@ def tiny_plan(
     split: bool = False,
     seed: int = 0,
     original_context: int = 0,
+    kv_types: tuple[KvType, KvType] = ("f16", "f32"),
 ) -> TinyPlan:
     """Makes the plan; the same arguments make the same bytes."""
     limits = Limits(context, sequences, batch, logits_rows)
@@ -322,7 +324,7 @@ def tiny_plan(
         limits=limits,
         caches=[
             Cache(layer, main, window, 1, HEAD_DIM, HEAD_DIM, dtype)
-            for layer, window, dtype in ((0, 0, "f16"), (1, WINDOW, "f32"))
+            for layer, window, dtype in zip((0, 1), (0, WINDOW), kv_types, strict=True)
         ],
         tensors=e.tensors,
         assignment=[Assignment(step.nodes[0], step.device, 0, 0.0, 0.0) for step in e.steps],

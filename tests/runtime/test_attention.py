@@ -8,6 +8,8 @@ import pytest
 from kit.attention import Attention, Shape, attend, stored
 from kit.ops import ISAS
 
+BF16 = Shape(heads=6, kv_heads=2, k_dim=24, v_dim=17, dtype="bf16", window=33, sinks=True)
+Q8_0 = Shape(heads=16, kv_heads=2, k_dim=64, v_dim=80, dtype="q8_0", window=40, sinks=True)
 SHAPES = [
     Shape(),
     Shape(heads=1, kv_heads=1, k_dim=1, v_dim=1),
@@ -23,10 +25,10 @@ SHAPES = [
     Shape(heads=2, kv_heads=1, k_dim=256, v_dim=256, window=100),
     Shape(heads=4, kv_heads=2, k_dim=192, v_dim=128, sinks=True),
     Shape(heads=4, kv_heads=2, dtype="bf16"),
-    Shape(heads=6, kv_heads=2, k_dim=24, v_dim=17, dtype="bf16", window=33, sinks=True),
+    BF16,
     Shape(heads=3, kv_heads=3, k_dim=64, v_dim=80, dtype="bf16", softcap=4.0),
     Shape(heads=8, kv_heads=2, k_dim=64, v_dim=64, dtype="q8_0"),
-    Shape(heads=16, kv_heads=2, k_dim=64, v_dim=64, dtype="q8_0", window=40, sinks=True),
+    Q8_0,
     Shape(heads=4, kv_heads=4, k_dim=128, v_dim=96, dtype="q8_0", softcap=5.0),
     Shape(heads=6, kv_heads=2, k_dim=24, v_dim=17, dtype="q8_0"),
     Shape(heads=3, kv_heads=1, k_dim=80, v_dim=49, dtype="q8_0", window=33),
@@ -91,7 +93,7 @@ def test_decoding_a_long_context_gives_the_bits_of_prefill(shape, threads):
     np.testing.assert_array_equal(op.extend(tail, sequence, 3), expected[2080:])
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[5], SHAPES[2], LONG[0]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[5], SHAPES[2], LONG[0], BF16, Q8_0], ids=str)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_neighbours_in_a_step_change_nothing(shape, threads):
     lengths = [70, 1, 33, 130] if shape not in LONG else [1100, 5, 40, 2100]
@@ -135,7 +137,7 @@ def test_what_pages_held_before_and_what_others_hold_is_not_read(shape):
         np.testing.assert_array_equal(op.sequence(qkv, chunk), expected)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[5], SHAPES[6]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[5], SHAPES[6], BF16, Q8_0], ids=str)
 def test_values_of_later_tokens_never_reach_earlier_ones(shape):
     q, k, v = shape.inputs(60)
     expected = Attention(shape).sequence((q, k, v))
