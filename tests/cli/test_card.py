@@ -7,11 +7,13 @@ import shutil
 import stat
 from itertools import pairwise
 
+import msgspec
 import pytest
 from conftest import MODELS
 from huggingface_hub import ModelCard, metadata_load
 from kit.command import refused, run, shown
 from kit.edited_gguf import edited
+from kit.many_layers import many_layers
 from markdown_it import MarkdownIt
 
 import moesaic
@@ -100,6 +102,21 @@ def test_nothing_planned_is_called_measured(demo_plan):
     for heading in ("Memory", "Speed"):
         section = text[text.index(f"## {heading}\n") :].partition("\n## ")[0]
         assert "Not measured" in section
+
+
+def test_predictions_are_called_predictions(copied):
+    def change(spec):
+        wide = many_layers(61, 2)
+        spec["prediction"] = msgspec.to_builtins(wide.prediction)
+        spec["devices"] = msgspec.to_builtins(wide.devices)
+
+    edit_plan(copied, change)
+    shown("card", copied)
+    assert sections(card(copied))["Speed"][1:] == [
+        ["prompt", "512 tokens", "345.5 (predicted)"],
+        ["generation", "after 1024 tokens", "12.2 (predicted)"],
+    ]
+    assert "cpu measured, cuda:0 assumed, cuda:1 assumed. Not measured." in card(copied)
 
 
 def test_code_of_the_card_runs(demo_plan, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 from kit import tiny_gguf
 from kit.command import as_json, refused, run, shown
 from kit.edited_gguf import edited
+from kit.many_layers import many_layers
 from kit.tiny_gguf import Tensor
 
 import moesaic
@@ -103,6 +104,25 @@ def test_why_of_nodes_that_match(gpu_plan):
     rows = as_json("inspect", gpu_plan, "experts", "--why")["why"]
     assert [row["node"] for row in rows] == [f"/layers.{i}/moe/experts" for i in range(4)]
     assert all(row["device"] == "cpu" and row["why"] for row in rows)
+
+
+def test_predicted_speed_says_what_it_rests_on(copied):
+    def change(spec):
+        wide = many_layers(61, 2)
+        spec["prediction"] = msgspec.to_builtins(wide.prediction)
+        spec["devices"] = msgspec.to_builtins(wide.devices)
+
+    edit(copied, change)
+    text = shown("inspect", copied)
+    speed = [line.split() for line in text[text.index("Speed") :].splitlines()]
+    assert ["cpu", "62.500", "750.000", "40.0", "800.0", "200.0", "measured"] in speed
+    assert ["cuda:1", "62.500", "750.000", "900.0", "9000.0", "4000.0", "assumed"] in speed
+    assert "12.2 tokens/s after 1024 tokens" in text and "345.5 tokens/s" in text
+    assert "experts of most layers stay" in text
+    assert as_json("inspect", copied)["prediction"]["decode_tokens_per_second"] == 12.25
+    edit(copied, lambda spec: spec.update(prediction=None))
+    assert "not predicted" in shown("inspect", copied)
+    assert as_json("inspect", copied)["prediction"] is None
 
 
 def test_a_pattern_that_is_no_regular_expression(gpu_plan):

@@ -3,7 +3,17 @@
 import msgspec
 from kit.tiny_plan import tiny_plan
 
-from moesaic.plan_format import Assignment, Device, Memory, PlanFile, Step, Tensor
+from moesaic.plan_format import (
+    Assignment,
+    Device,
+    DeviceSeconds,
+    Facts,
+    Memory,
+    PlanFile,
+    Prediction,
+    Step,
+    Tensor,
+)
 
 GIB = 1 << 30
 DENSE, EXPERTS = 300 << 20, 4 * GIB
@@ -40,11 +50,15 @@ def many_layers(layers: int, gpus: int) -> PlanFile:
     used = {name: sum(row.weight_bytes for row in rows if row.device == name) for name in names}
     return msgspec.structs.replace(
         base,
-        devices=[Device(name, "EP", (400 if name == "cpu" else 24) * GIB, 0, 0) for name in names],
+        devices=[
+            Device(name, "EP", (400 if name == "cpu" else 24) * GIB, 0, 0, _facts(name))
+            for name in names
+        ],
         memory=[
             Memory(name, used[name], GIB, GIB // 2, GIB // 4, GIB // 8, used[name] + 15 * GIB // 8)
             for name in names
         ],
+        prediction=_prediction(names),
         tensors=tensors,
         program=steps,
         assignment=rows,
@@ -53,3 +67,23 @@ def many_layers(layers: int, gpus: int) -> PlanFile:
 
 def _tensor(name: str, size: int, count: int) -> Tensor:
     return Tensor(name, 4096, size, count, size // count, [], "0" * 16)
+
+
+def _facts(name: str) -> Facts:
+    if name == "cpu":
+        return Facts(40e9, 800e9, 200e9, 1e-5)
+    return Facts(900e9, 9e12, 4e12, 1e-5, 25e9, 2e-5, "assumed")
+
+
+def _prediction(names: list[str]) -> Prediction:
+    return Prediction(
+        context=1024,
+        chunk=512,
+        decode_tokens_per_second=12.25,
+        prefill_tokens_per_second=345.5,
+        handovers=2,
+        handover_decode_seconds=0.0005,
+        handover_prefill_seconds=0.005,
+        devices=[DeviceSeconds(name, 0.0625, 0.75) for name in names],
+        notes=["the experts of most layers stay on the host"],
+    )

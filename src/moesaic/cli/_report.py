@@ -8,7 +8,15 @@ import msgspec
 from moesaic.cli._render import print_facts, print_table, share, size, thousands
 from moesaic.errors import RequestError
 from moesaic.plan_facts import CLASSES, class_of, group_nodes, layer_ranges, weights_by_class
-from moesaic.plan_format import Assignment, Cache, Device, PlanFile
+from moesaic.plan_format import (
+    Assignment,
+    Cache,
+    Device,
+    DeviceSeconds,
+    Facts,
+    PlanFile,
+    Prediction,
+)
 
 __all__ = [
     "plan_summary",
@@ -39,6 +47,8 @@ def plan_summary(file: PlanFile) -> dict[str, object]:
         "memory": file.memory,
         "weights_by_class": weights_by_class(file),
         "placement": file.assignment,
+        "prediction": file.prediction,
+        "wishes": file.wishes,
         "steps": len(file.program),
         "tensor_count": len(file.tensors),
         "weights_bytes": _weights_bytes(file),
@@ -50,6 +60,7 @@ def print_plan(file: PlanFile) -> None:
     print_facts(_facts(file))
     print_memory(file)
     _print_placement(file)
+    _print_speed(file)
 
 
 def print_memory(file: PlanFile, title: str = "Memory (planned)") -> None:
@@ -96,6 +107,51 @@ def _print_placement(file: PlanFile) -> None:
     )
 
 
+def _print_speed(file: PlanFile) -> None:
+    """What the cost model expects; nothing of it was measured with this model."""
+    prediction = file.prediction
+    if prediction is None:
+        print_facts([("speed", "not predicted: the speed of the devices is not known")])
+        return
+    seconds = {device.device: device for device in prediction.devices}
+    columns = "device", "ms a token", "ms a chunk", "read GB/s", "int8 Gop/s", "float Gop/s"
+    print_table(
+        "Speed (predicted)",
+        (*columns, "speeds"),
+        [(d.name, *_times(seconds.get(d.name)), *_rates(d.facts)) for d in file.devices],
+        left=("speeds",),
+    )
+    print_facts(_speeds(prediction))
+
+
+def _times(seconds: DeviceSeconds | None) -> tuple[str, str]:
+    if seconds is None:
+        return "", ""
+    return f"{1e3 * seconds.decode:.3f}", f"{1e3 * seconds.prefill:.3f}"
+
+
+def _rates(facts: Facts | None) -> tuple[str, ...]:
+    if facts is None:
+        return "", "", "", "not known"
+    rates = facts.read_bandwidth, facts.int8_rate, facts.float_rate
+    return (*(f"{rate / 1e9:.1f}" for rate in rates), facts.source)
+
+
+def _speeds(prediction: Prediction) -> list[tuple[str, str]]:
+    """Tokens a second, what hand-overs between devices cost, and what is remarkable."""
+    p = prediction
+    handovers = (
+        f"{p.handovers} a step, {1e3 * p.handover_decode_seconds:.3f} ms a token, "
+        f"{1e3 * p.handover_prefill_seconds:.3f} ms a chunk"
+    )
+    return [
+        ("generation", f"{p.decode_tokens_per_second:.1f} tokens/s after {p.context} tokens"),
+        ("prompt", f"{p.prefill_tokens_per_second:.1f} tokens/s in chunks of {p.chunk}"),
+        ("hand-overs", handovers if p.handovers else ""),
+        *(("note", text) for text in p.notes),
+    ]
+
+
 def reasons(file: PlanFile, pattern: str | None) -> list[tuple[Assignment, str]]:
     """Returns the rows of the assignment whose node matches, each with its reason."""
     from moesaic.partitioner.plan.opened import Plan
@@ -103,7 +159,7 @@ def reasons(file: PlanFile, pattern: str | None) -> list[tuple[Assignment, str]]
     plan = Plan(None, file)
     matches = select(pattern)
     return [
-        (row, plan.explain(row.node).partition(": ")[2].partition(";")[0])
+        (row, row.why or plan.explain(row.node).partition(": ")[2].partition(";")[0])
         for row in file.assignment
         if matches(row.node)
     ]
