@@ -23,6 +23,8 @@ class Conversation:
         runtime: An open runtime whose model has a chat template.
         system: Instructions for the model, its system message.
         template_vars: Variables for the chat template, such as ``reasoning_effort``.
+        reuse: Keep what was said in the cache, so that a turn runs only what is new. On the CPU
+            replies are the same without.
 
     Attributes:
         system: As given; may be changed between turns.
@@ -40,6 +42,7 @@ class Conversation:
         *,
         system: str | None = None,
         template_vars: Mapping[str, Any] | None = None,
+        reuse: bool = True,
     ) -> None:
         self.system = system
         self.template_vars = dict(template_vars or {})
@@ -47,6 +50,7 @@ class Conversation:
         self.completion: Completion | None = None
         self.used = 0
         self._runtime = runtime
+        self._prefix = runtime.new_prefix() if reuse else None
 
     def say(self, text: str, **sampling: Any) -> Generator[ReplyEvent, None, None]:
         """Says something and yields the events of the reply.
@@ -120,7 +124,7 @@ class Conversation:
             )
         params = self._runtime.defaults.updated(**sampling)  # checks `stop` too
         options = {"max_tokens": context, **sampling, "stop": None}
-        pieces = self._runtime.stream(prompt, reply=True, **options)
+        pieces = self._runtime.stream(prompt, reply=True, prefix=self._prefix, **options)
         parser = reply_parser(self._runtime.tokenizer, prompt)
         return self._reply(messages, prompt, pieces, _Answer(parser, params.stop))
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesaic.runtime import _native
+from moesaic.runtime.prefix import Prefix
 from moesaic.runtime.results import Completion, Piece, Timings, TokenLogprob, Usage
 from moesaic.runtime.sampling import SamplingParams
 from moesaic.runtime.stopping import StopMatcher
@@ -26,6 +27,7 @@ class Request:
         context: Tokens that a sequence may have.
         banned: Token ids never to sample.
         reply: Whether the output is a text of its own and does not continue the prompt's.
+        prefix: What the cache keeps of an earlier request, and shall of this one.
     """
 
     def __init__(
@@ -37,9 +39,12 @@ class Request:
         *,
         banned: list[int],
         reply: bool,
+        prefix: Prefix | None = None,
     ) -> None:
         self.sequence = -1
         self.finished = False
+        self.prefix = prefix
+        self._reused = 0  # tokens that the cache held before
         self._prompt = prompt
         self._params = params
         self._stop_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids
@@ -85,9 +90,31 @@ class Request:
         """Whether ``pop`` has something to give."""
         return bool(self._pieces) or self._error is not None
 
-    def start(self, sequence: int, now: float) -> None:
-        """Take a sequence of the executor at time ``now``."""
+    @property
+    def prompt(self) -> list[int]:
+        """The prompt's token ids."""
+        return self._prompt
+
+    @property
+    def cached(self) -> list[int]:
+        """The tokens that the cache holds."""
+        tokens: list[int] = self._history[: self._done].tolist()
+        return tokens
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error, so that what the cache holds is not known."""
+        return self._error is not None
+
+    @property
+    def is_at_prompt_end(self) -> bool:
+        """Whether the cache holds the prompt and nothing else."""
+        return self._done == len(self._prompt) == self.length
+
+    def start(self, sequence: int, now: float, done: int = 0) -> None:
+        """Take a sequence of the executor, which holds `done` tokens, at time ``now``."""
         self.sequence = sequence
+        self._done = self._reused = done
         self._started = now
 
     def rewind(self) -> None:
@@ -159,7 +186,7 @@ class Request:
             text="".join([*self._text, text]),
             tokens=self._tokens,
             finish_reason=reason,
-            usage=Usage(len(self._prompt), len(self._tokens)),
+            usage=Usage(len(self._prompt), len(self._tokens), self._reused),
             timings=Timings(
                 queued=self._started - self._submitted,
                 prefill=self._first - self._started,

@@ -22,10 +22,17 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one completion."""
+    """Token counts of one completion.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens generated.
+        cached_tokens: Tokens of the prompt that the cache still held from an earlier request.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -75,8 +82,9 @@ class Completion:
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens per second of prefill."""
-        return _rate(self.usage.prompt_tokens, self.timings.prefill)
+        """Prompt tokens that had to be run per second of prefill."""
+        run = self.usage.prompt_tokens - self.usage.cached_tokens
+        return _rate(run, self.timings.prefill)
 
     @property
     def decode_tokens_per_second(self) -> float:

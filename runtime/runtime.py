@@ -15,6 +15,7 @@ from moesaic.plan_format import PlanFile
 from moesaic.runtime import _native
 from moesaic.runtime.chat import check_variables, encode_chat
 from moesaic.runtime.plan import load_plan
+from moesaic.runtime.prefix import Prefix
 from moesaic.runtime.prompts import Prompt, check_tokens, is_list_of_prompts
 from moesaic.runtime.request import Request
 from moesaic.runtime.results import Completion, Piece
@@ -105,7 +106,12 @@ class Runtime:
         return self._complete(self._requests([self._encode(cast(Prompt, prompt))], sampling))[0]
 
     def stream(
-        self, prompt: Prompt, *, reply: bool = False, **sampling: Any
+        self,
+        prompt: Prompt,
+        *,
+        reply: bool = False,
+        prefix: Prefix | None = None,
+        **sampling: Any,
     ) -> Generator[Piece, None, None]:
         """Continue one prompt, yielding each piece as it is made; arguments as for `generate`.
 
@@ -115,9 +121,19 @@ class Runtime:
             prompt: Text or token ids.
             reply: What is generated is a text of its own, as after `chat_tokens`, and does not go
                 on in the middle of the prompt's.
+            prefix: What `new_prefix` returned: tokens that this prompt shares with the last one
+                given with it are not run again.
             **sampling: As for `generate`.
         """
-        return self._pieces(self._requests([self._encode(prompt)], sampling, reply=reply)[0])
+        tokens = [self._encode(prompt)]
+        return self._pieces(self._requests(tokens, sampling, reply=reply, prefix=prefix)[0])
+
+    def new_prefix(self) -> Prefix:
+        """What the cache keeps for the requests of one conversation; empty yet.
+
+        It takes up to two of the runtime's sequences, as long as no other request needs them.
+        """
+        return Prefix(windowed=any(cache.window for cache in self.plan.caches))
 
     @overload
     def chat(
@@ -245,7 +261,12 @@ class Runtime:
         )
 
     def _requests(
-        self, prompts: list[list[int]], sampling: dict[str, Any], *, reply: bool = False
+        self,
+        prompts: list[list[int]],
+        sampling: dict[str, Any],
+        *,
+        reply: bool = False,
+        prefix: Prefix | None = None,
     ) -> list[Request]:
         """Checked requests; a ``reply`` starts a text of its own, others continue the prompt's."""
         context = self.limits["context"]
@@ -255,7 +276,15 @@ class Runtime:
             if len(prompt) >= context:
                 raise self._too_long(len(prompt))
         return [
-            Request(prompt, params, self.tokenizer, context, banned=self._banned, reply=reply)
+            Request(
+                prompt,
+                params,
+                self.tokenizer,
+                context,
+                banned=self._banned,
+                reply=reply,
+                prefix=prefix,
+            )
             for prompt in prompts
         ]
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from moesaic.errors import RequestError
 from moesaic.runtime import _native
+from moesaic.runtime.prefix import Prefix
 from moesaic.runtime.request import Request
 from moesaic.runtime.results import Completion, Piece
 
@@ -34,6 +35,7 @@ class Scheduler:
         self._lock = threading.Lock()
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
+        self._kept: list[Prefix] = []  # those that hold sequences, used last at the end
 
     @property
     def executor(self) -> _native.Executor:
@@ -131,11 +133,42 @@ class Scheduler:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self.executor.limits["sequences"]:
             request = self._waiting.popleft()
-            request.start(self._create(request.length), time.perf_counter())
+            sequence, done = self._reuse(request) or (self._create(request.length), 0)
+            request.start(sequence, time.perf_counter(), done)
             self._running.append(request)
 
+    def _reuse(self, request: Request) -> tuple[int, int] | None:
+        """A kept sequence that begins like the prompt, and how many tokens of it."""
+        if request.prefix not in self._kept:
+            return None
+        self._kept.remove(request.prefix)
+        extended = self._is_extended(request.length)
+        return request.prefix.take(self.executor, request.prompt, extended=extended)
+
+    def _keep(self, prefix: Prefix, sequence: int, tokens: list[int]) -> None:
+        prefix.hold(sequence, tokens)
+        if prefix not in self._kept:
+            self._kept.append(prefix)
+
+    def _keep_prompts(self, batch: Batch) -> None:
+        """Keep the end of the prompts that have just been run, for windowed models."""
+        for request, _ in batch:
+            prefix = request.prefix
+            if prefix is None or not prefix.windowed or not request.is_at_prompt_end:
+                continue
+            if self._alive < self.executor.limits["sequences"]:
+                sequence = self.executor.fork_sequence(request.sequence)
+                self._keep(prefix, sequence, request.cached)
+
+    @property
+    def _alive(self) -> int:
+        """Sequences in use or kept."""
+        return len(self._running) + sum(map(len, self._kept))
+
     def _create(self, length: int) -> int:
-        """A sequence for `length` tokens."""
+        """A sequence for `length` tokens; kept ones are given up for it, the oldest first."""
+        while self._kept and self._alive >= self.executor.limits["sequences"]:
+            self._kept.pop(0).free(self.executor)
         return self.executor.create_sequence(extended=self._is_extended(length))
 
     def _is_extended(self, length: int) -> bool:
@@ -171,6 +204,7 @@ class Scheduler:
         logits = self.executor.step(tokens, sequences, ends[ready])
         for request, chunk in batch:
             request.advance(len(chunk))
+        self._keep_prompts(batch)
         for row, i in enumerate(ready):
             request = batch[i][0]
             try:
@@ -180,8 +214,12 @@ class Scheduler:
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
-        if self._executor is not None:
+        if self._executor is None:
+            return
+        if request.prefix is None or request.failed:
             self._executor.free_sequence(request.sequence)
+        else:
+            self._keep(request.prefix, request.sequence, request.cached)
 
 
 def _fail(batch: Batch, error: Exception) -> None:

@@ -9,6 +9,7 @@ import moesaic
 from moesaic.runtime import Completion, Piece, Timings, Usage
 from moesaic.runtime.chat import encode_chat
 from moesaic.runtime.conversation import Conversation
+from moesaic.runtime.prefix import Prefix
 from moesaic.runtime.sampling import SamplingParams
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
@@ -30,7 +31,10 @@ class Recorded:
     def chat_tokens(self, messages, **template_vars):
         return encode_chat(self.tokenizer, HARMONY, messages, **template_vars)
 
-    def stream(self, prompt, *, reply, **sampling):
+    def new_prefix(self):
+        return Prefix(windowed=True)
+
+    def stream(self, prompt, *, reply, prefix, **sampling):
         assert reply
         self.prompts.append(self.tokenizer.decode(prompt, skip_special=False))
         tokens = self.tokenizer.encode(self._streams.pop(0), add_special=False, parse_special=True)
