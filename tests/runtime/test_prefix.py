@@ -7,8 +7,8 @@ import pytest
 import moesaic
 from moesaic.runtime.conversation import Conversation
 
-# llama: full attention; gpt-oss and gemma3: windows on some layers
-CASES = ("llama-f32", "gpt-oss-mxfp4", "gemma3-mixed")
+# Full attention, windows on some layers (twice), and other rope tables beyond 48 tokens.
+CASES = ("llama-f32", "gpt-oss-mxfp4", "gemma3-mixed", "phimoe-f32")
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 # As Harmony: what the model is given back is less than it said.
 FORGETFUL = "{% for m in messages %}{{ m.role }}:{{ m.content[:9] }}\n{% endfor %}assistant:"
