@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SUFFIXES", "plan_figure", "plot_plan"]
+__all__ = ["SUFFIXES", "check_target", "plan_figure", "plot_plan"]
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 
@@ -50,11 +50,7 @@ def plot_plan(file: PlanFile, path: Path) -> None:
         RequestError: The suffix is another one.
         MoesaicError: matplotlib is missing, or the file cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(
-            f"{path}: plots are written as {', '.join(SUFFIXES)}, not as {path.suffix or 'that'!r}",
-            hint="name the file for instance memory.png",
-        )
+    check_target(path)
     figure = plan_figure(file)
     try:
         figure.savefig(path, format=path.suffix[1:].lower())
@@ -63,6 +59,16 @@ def plot_plan(file: PlanFile, path: Path) -> None:
             f"{path}: cannot be written: {error.strerror}",
             hint="check the path and its permissions",
         ) from error
+
+
+def check_target(path: Path) -> None:
+    """Raises what `plot_plan` would raise before it draws: a wrong suffix, or no matplotlib."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise RequestError(
+            f"{path}: plots are written as {', '.join(SUFFIXES)}, not as {path.suffix or 'that'!r}",
+            hint="name the file for instance memory.png",
+        )
+    _figure_class()
 
 
 def plan_figure(file: PlanFile) -> "Figure":

@@ -16,6 +16,7 @@ from kit import tiny_gguf
 from kit.command import as_json, refused, run, shown
 from kit.edited_gguf import edited
 from kit.many_layers import many_layers
+from kit.split_gguf import split
 from kit.tiny_gguf import Tensor
 
 import moesaic
@@ -333,6 +334,19 @@ def test_an_unknown_architecture_is_shown_all_the_same(tmp_path):
     assert "not supported" in refused("inspect", path, "--plot", tmp_path / "x.png")
 
 
+def test_a_split_model_is_one_model(tmp_path):
+    whole = as_json("inspect", DEMO_MODEL, "--tensors")
+    (tmp_path / "parts").mkdir()
+    parts = as_json("inspect", split(DEMO_MODEL, tmp_path / "parts", (20, 30)), "--tensors")
+    assert [part["bytes"] for part in parts["files"]] == [
+        path.stat().st_size for path in sorted((tmp_path / "parts").iterdir())
+    ]
+    assert len(parts["files"]) == 3 and len({t["file"] for t in parts["tensors"]}) == 3
+    for key in ("types", "classes", "expert_bytes", "tensor_count", "tokenizer", "default_plan"):
+        assert parts[key] == whole[key]
+    assert "00003-of-00003.gguf" in shown("inspect", tmp_path / "parts" / parts["files"][0]["file"])
+
+
 def test_a_type_or_a_tokenizer_that_is_not_supported_is_the_reason(tmp_path):
     source = MODELS / "llama-f32.gguf"
     weight = next(t for t in GGUFReader(source).tensors if t.name == "blk.0.attn_q.weight")
@@ -417,6 +431,17 @@ def test_plots_of_plans_and_models(gpu_plan, tmp_path, suffix):
         assert result.exit_code == 0, result.stderr
         assert str(target) in result.stderr and result.stdout == ""
         assert target.read_bytes().startswith(MAGIC[suffix])
+
+
+def test_a_plan_for_another_machine_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    target, options = tmp_path / "memory.svg", ("--dry-run", "--devices", "cpu,cuda:0=1GiB")
+    result = run("partition", DEMO_MODEL, *options, "--plot", target)
+    assert result.exit_code == 0 and str(target) in result.stderr
+    assert target.read_bytes().startswith(MAGIC["svg"])
+    plan = tmp_path / "plan"
+    assert ".png" in refused("partition", DEMO_MODEL, "-o", plan, "--plot", tmp_path / "memory")
+    assert not plan.exists()
 
 
 @pytest.mark.parametrize("name", ["memory", "memory.bmp", "memory.exe"])

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
-from moesaic.cli._render import print_facts, print_table, share, size, thousands
+from moesaic.cli._render import note, print_facts, print_table, share, size, thousands
 from moesaic.errors import RequestError
 from moesaic.plan_facts import CLASSES, class_of, group_nodes, layer_ranges, weights_by_class
 from moesaic.plan_format import (
@@ -19,6 +20,7 @@ from moesaic.plan_format import (
 )
 
 __all__ = [
+    "check_plot",
     "plan_summary",
     "print_memory",
     "print_plan",
@@ -28,6 +30,7 @@ __all__ = [
     "reasons",
     "select",
     "why_rows",
+    "write_plot",
 ]
 
 
@@ -226,6 +229,21 @@ def print_program(file: PlanFile, pattern: str | None) -> None:
         ],
         left=("op", "device", "nodes", "inputs", "outputs", "weights", "experts"),
     )
+
+
+def check_plot(path: Path) -> None:
+    """Raises now what `write_plot` would raise because of the name, or for want of matplotlib."""
+    from moesaic.plot import check_target
+
+    check_target(path)
+
+
+def write_plot(file: PlanFile, path: Path) -> None:
+    """Draws the plan and says so."""
+    from moesaic.plot import plot_plan
+
+    plot_plan(file, path)
+    note(f"wrote {path}")
 
 
 class select:  # noqa: N801, used as a function

@@ -25,6 +25,7 @@ from moesaic.cli._report import (
     reasons,
     select,
     why_rows,
+    write_plot,
 )
 from moesaic.errors import ModelError, RequestError
 from moesaic.plan_file import read_plan
@@ -110,7 +111,7 @@ def _inspect_plan(path: Path, wanted: _Wanted) -> None:
     file = read_plan(path)
     verified = _verify(path) if wanted.verify else None
     if wanted.plot:
-        _plot(file, wanted.plot)
+        write_plot(file, wanted.plot)
     if wanted.as_json:
         summary = plan_summary(file) | _lists(file, wanted)
         if wanted.tensors:
@@ -140,7 +141,7 @@ def _inspect_model(path: Path, wanted: _Wanted) -> None:
     if plan is None and (wanted.nodes or wanted.program or wanted.plot):
         raise ModelError(f"there is no plan to show: {support.problem}", hint=support.hint)
     if plan and wanted.plot:
-        _plot(plan, wanted.plot)
+        write_plot(plan, wanted.plot)
     if wanted.as_json:
         summary = model_summary(gguf, support) | (_lists(plan, wanted) if plan else {})
         if wanted.tensors:
@@ -164,13 +165,6 @@ def _verify(path: Path) -> "Verified":
     seconds = time.perf_counter() - start
     note(f"{verified.weights_bytes / 1e9 / seconds:.2f} GB/s in {seconds:.1f} s")
     return verified
-
-
-def _plot(file: PlanFile, path: Path) -> None:
-    from moesaic.plot import plot_plan
-
-    plot_plan(file, path)
-    note(f"wrote {path}")
 
 
 def _lists(file: PlanFile, wanted: _Wanted) -> dict[str, Any]:

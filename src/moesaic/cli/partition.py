@@ -7,7 +7,7 @@ import typer
 
 import moesaic
 from moesaic.cli._render import errors_as_messages, note, print_json, progress_bar, write_any_text
-from moesaic.cli._report import plan_summary, print_plan
+from moesaic.cli._report import check_plot, plan_summary, print_plan, write_plot
 from moesaic.errors import PlanError
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ def partition(
         bool, typer.Option("--dry-run", help="Plan and report, write nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw memory and placement into a .png, .svg or .pdf."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Partition a GGUF model into a plan directory, or place an existing plan anew."""
@@ -54,6 +58,8 @@ def partition(
             raise PlanError(
                 "no output directory given", hint="add `-o plan/`, or --dry-run to only look"
             )
+        if plot:
+            check_plot(plot)
         with progress_bar("packing") as progress:
             plan = moesaic.partition(
                 model,
@@ -69,6 +75,8 @@ def partition(
                 force=force,
                 progress=progress,
             )
+        if plot:
+            write_plot(plan.file, plot)
         if as_json:
             print_json(plan_summary(plan.file))
             return
