@@ -13,10 +13,22 @@
 #include "cpu/experts.h"
 #include "cpu/strip_matmul.h"
 
+namespace moesaic::cpu::avx2_vnni_evex {
+extern const StripKernels kStripKernels;
+}
+
 using namespace moesaic;
 using namespace moesaic::cpu;
 
 namespace {
+
+// Tables of this machine's instruction sets, and that of AVX-VNNI in the encoding of AVX-512.
+std::vector<const StripKernels*> tables() {
+  std::vector<const StripKernels*> all;
+  for (Isa isa : available_isas()) all.push_back(&strip_kernels(isa));
+  if (isa_available(Isa::kAvx512)) all.push_back(&avx2_vnni_evex::kStripKernels);
+  return all;
+}
 
 std::mt19937 random_bits(1);
 
@@ -53,13 +65,13 @@ std::vector<float> activations(int64_t count) {
   return x;
 }
 
-std::vector<float> product(Isa isa, const Matrix& matrix, const std::vector<float>& x,
-                           int64_t tokens, int threads) {
+std::vector<float> product(const StripKernels& kernels, const Matrix& matrix,
+                           const std::vector<float>& x, int64_t tokens, int threads) {
   std::vector<float> y(tokens * matrix.strips.rows);
   const MatmulJob jobs[] = {{matrix.strips, nullptr, y.data(), matrix.strips.rows}};
   const Bytes scratch = allocate(matmul_scratch(jobs, tokens));
   ThreadPool pool(threads);
-  matmul(strip_kernels(isa), pool, jobs, x.data(), matrix.strips.cols, tokens, scratch.get());
+  matmul(kernels, pool, jobs, x.data(), matrix.strips.cols, tokens, scratch.get());
   return y;
 }
 
@@ -71,26 +83,28 @@ void test_all_codecs_and_sets_agree() {
   for (const CodecInfo& info : codecs()) {
     for (int64_t rows : {1, 16, 50}) {
       const Matrix matrix(info.codec, rows, info.is_float() ? 77 : 512);
-      for (int64_t tokens : {1, 5, 25}) {
+      for (int64_t tokens : {1, 2, 3, 4, 5, 7, 8, 10, 18, 25}) {
         const std::vector<float> x = activations(tokens * matrix.strips.cols);
-        const std::vector<float> expected = product(Isa::kGeneric, matrix, x, tokens, 1);
-        if (isa_available(Isa::kAvx512)) {
-          CHECK(same(product(Isa::kAvx512, matrix, x, tokens, 3), expected));
+        const std::vector<float> expected =
+            product(strip_kernels(Isa::kGeneric), matrix, x, tokens, 1);
+        for (const StripKernels* kernels : tables()) {
+          CHECK(same(product(*kernels, matrix, x, tokens, 3), expected));
         }
       }
     }
   }
 }
 
-std::vector<float> run_layer(Isa isa, std::span<const Expert> experts, const ExpertsShape& shape,
-                             const std::vector<int32_t>& ids, const std::vector<float>& x) {
+std::vector<float> run_layer(const StripKernels& kernels, std::span<const Expert> experts,
+                             const ExpertsShape& shape, const std::vector<int32_t>& ids,
+                             const std::vector<float>& x) {
   const auto tokens = static_cast<int64_t>(x.size()) / shape.width;
   const std::vector<float> weights(ids.size(), 0.5f);
   std::vector<float> y(x.size());
   const Bytes scratch = allocate(experts_scratch(experts, shape, tokens));
   ThreadPool pool(2);
-  run_experts(strip_kernels(isa), pool, experts, shape, {tokens, ids.data(), weights.data()},
-              x.data(), y.data(), scratch.get());
+  run_experts(kernels, pool, experts, shape, {tokens, ids.data(), weights.data()}, x.data(),
+              y.data(), scratch.get());
   return y;
 }
 
@@ -112,9 +126,10 @@ void test_experts_agree(Codec gate, Codec up, Codec down, int64_t width, int64_t
     std::vector<int32_t> ids(tokens * shape.used);
     for (size_t i = 0; i < ids.size(); ++i)
       ids[i] = static_cast<int32_t>((i + random_bits() % 3) % 4);
-    const std::vector<float> expected = run_layer(Isa::kGeneric, experts, shape, ids, x);
-    if (isa_available(Isa::kAvx512)) {
-      CHECK(same(run_layer(Isa::kAvx512, experts, shape, ids, x), expected));
+    const std::vector<float> expected =
+        run_layer(strip_kernels(Isa::kGeneric), experts, shape, ids, x);
+    for (const StripKernels* kernels : tables()) {
+      CHECK(same(run_layer(*kernels, experts, shape, ids, x), expected));
     }
   }
 }

@@ -145,9 +145,7 @@ void make_session(Session* self, const Program& program, const std::string& weig
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (cpu::Isa isa : {cpu::Isa::kGeneric, cpu::Isa::kAvx512}) {
-    if (cpu::isa_available(isa)) names.emplace_back(cpu::isa_name(isa));
-  }
+  for (cpu::Isa isa : cpu::available_isas()) names.emplace_back(cpu::isa_name(isa));
   return names;
 }
 

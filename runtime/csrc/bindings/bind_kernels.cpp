@@ -40,20 +40,15 @@ void expect(bool ok, const char* message) {
 }
 
 Isa parse_isa(const std::string& name) {
-  for (Isa isa : {Isa::kGeneric, Isa::kAvx512}) {
-    if (cpu::isa_name(isa) == name) {
-      expect(cpu::isa_available(isa), "this machine lacks the instruction set");
-      return isa;
-    }
-  }
-  fail("[kernels] no instruction set " + name);
+  const std::optional<Isa> isa = cpu::find_isa(name);
+  if (!isa) fail("[kernels] no instruction set " + name);
+  expect(cpu::isa_available(*isa), "this machine lacks the instruction set");
+  return *isa;
 }
 
 std::vector<std::string> isas() {
   std::vector<std::string> names;
-  for (Isa isa : {Isa::kGeneric, Isa::kAvx512}) {
-    if (cpu::isa_available(isa)) names.emplace_back(cpu::isa_name(isa));
-  }
+  for (Isa isa : cpu::available_isas()) names.emplace_back(cpu::isa_name(isa));
   return names;
 }
 

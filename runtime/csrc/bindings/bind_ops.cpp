@@ -36,10 +36,9 @@ constexpr int64_t kSequences = 8;
 }
 
 cpu::Isa parse_isa(const std::string& name) {
-  for (cpu::Isa isa : {cpu::Isa::kGeneric, cpu::Isa::kAvx512}) {
-    if (cpu::isa_name(isa) == name && cpu::isa_available(isa)) return isa;
-  }
-  fail("this machine has no instruction set " + name);
+  const std::optional<cpu::Isa> isa = cpu::find_isa(name);
+  if (!isa || !cpu::isa_available(*isa)) fail("this machine has no instruction set " + name);
+  return *isa;
 }
 
 Attrs::Value attribute(nb::handle value) {

@@ -1,5 +1,7 @@
 #include "cpu/activation.h"
 
+#include "cpu/strip.h"
+
 namespace moesaic::cpu {
 
 std::optional<Activation> find_activation(std::string_view name) {
@@ -9,8 +11,6 @@ std::optional<Activation> find_activation(std::string_view name) {
   return std::nullopt;
 }
 
-GatedActivationFn gated_activation(Isa isa) {
-  return isa == Isa::kAvx512 ? avx512::gated_activation : generic::gated_activation;
-}
+GatedActivationFn gated_activation(Isa isa) { return strip_kernels(isa).gated_activation; }
 
 }  // namespace moesaic::cpu

@@ -28,6 +28,10 @@ namespace generic {
 void gated_activation(Activation kind, float alpha, float limit, const float* gate, const float* up,
                       float* out, int64_t n);
 }
+namespace avx2 {
+void gated_activation(Activation kind, float alpha, float limit, const float* gate, const float* up,
+                      float* out, int64_t n);
+}
 namespace avx512 {
 void gated_activation(Activation kind, float alpha, float limit, const float* gate, const float* up,
                       float* out, int64_t n);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/shared.h"
 #include "cpu/strip_matmul.h"
 
 namespace moesaic::cpu {
@@ -15,8 +16,8 @@ bool is_float(const StripMatrix& matrix) { return codec_info(matrix.codec).is_fl
 
 // Scratch, carved into what the phases hand to each other. A *place* is a slot's position once
 // slots are sorted by expert; panels hold consecutive places of one expert.
-struct Workspace {
-  Workspace(const Expert& sample, int64_t experts, int64_t slots, std::byte* base) {
+struct Carved {
+  Carved(const Expert& sample, int64_t experts, int64_t slots, std::byte* base) {
     const auto take = [&](int64_t count, int64_t size) {
       std::byte* region = base + bytes;
       bytes += align64(count * size);
@@ -208,7 +209,7 @@ class Run {
   const ExpertsShape& shape_;
   const Routing& routing_;
   int64_t slots_;
-  Workspace work_;
+  Carved work_;
   int64_t active_ = 0;
 };
 
@@ -256,7 +257,7 @@ class Experts : public Kernel {
   void run(const StepRun& run) override {
     const Routing routing{run.rows(context_.program.buffers[output_].rows),
                           context_.i32(inputs_[1]), context_.f32(inputs_[2])};
-    run_experts(strip_kernels(isa()), context_.pool, experts_, shape_, routing,
+    run_experts(strip_kernels(context_.shared->isa), context_.pool, experts_, shape_, routing,
                 context_.f32(inputs_[0]), context_.f32(output_), context_.scratch);
   }
 
@@ -283,7 +284,7 @@ int64_t experts_scratch(std::span<const Expert> experts, const ExpertsShape& sha
                         int64_t tokens) {
   const Expert* sample = first_owned(experts);
   if (!sample) return 0;
-  return Workspace(*sample, static_cast<int64_t>(experts.size()), tokens * shape.used, nullptr)
+  return Carved(*sample, static_cast<int64_t>(experts.size()), tokens * shape.used, nullptr)
       .bytes;
 }
 

@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "cpu/shared.h"
 #include "cpu/strip_matmul.h"
 
 namespace moesaic::cpu {
@@ -18,8 +19,8 @@ class Linear : public Kernel {
 
   void run(const StepRun& run) override {
     const int64_t rows = run.rows(context_.program.buffers[output_].rows);
-    matmul(strip_kernels(isa()), context_.pool, jobs_, context_.f32(input_), context_.width(input_),
-           rows, context_.scratch);
+    matmul(strip_kernels(context_.shared->isa), context_.pool, jobs_, context_.f32(input_),
+           context_.width(input_), rows, context_.scratch);
   }
 
  private:

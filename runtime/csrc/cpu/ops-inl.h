@@ -4,6 +4,7 @@
 #include "cpu/math-inl.h"
 #include "cpu/kv_slots-inl.h"
 // clang-format on
+#include "cpu/activation-inl.h"
 #include "cpu/attention-inl.h"
 #include "cpu/elementwise-inl.h"
 #include "cpu/layer_norm-inl.h"

@@ -62,10 +62,7 @@ struct StripKernels {
 const StripKernels& strip_kernels(Isa isa);
 
 namespace generic {
-extern const StripKernels kStripKernels;
-}
-namespace avx512 {
-extern const StripKernels kStripKernels;
+extern const StripKernels kStripKernels;  // the oracle of all others
 }
 
 }  // namespace moesaic::cpu

@@ -347,6 +347,7 @@ void weighted_sum(const float* weights, const int32_t* places, int64_t count, co
 
 }  // namespace
 
+extern const StripKernels kStripKernels;
 const StripKernels kStripKernels = {
     quantise,
     interleave,

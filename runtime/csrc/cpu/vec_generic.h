@@ -74,6 +74,9 @@ inline Vec operator+(Vec a, Vec b) {
 inline Vec operator-(Vec a, Vec b) {
   return lanes([&](int i) { return a.v[i] - b.v[i]; });
 }
+inline Vec operator-(Vec a) {
+  return lanes([&](int i) { return -a.v[i]; });
+}
 inline Vec operator*(Vec a, Vec b) {
   return lanes([&](int i) { return a.v[i] * b.v[i]; });
 }
