@@ -284,8 +284,7 @@ int64_t experts_scratch(std::span<const Expert> experts, const ExpertsShape& sha
                         int64_t tokens) {
   const Expert* sample = first_owned(experts);
   if (!sample) return 0;
-  return Carved(*sample, static_cast<int64_t>(experts.size()), tokens * shape.used, nullptr)
-      .bytes;
+  return Carved(*sample, static_cast<int64_t>(experts.size()), tokens * shape.used, nullptr).bytes;
 }
 
 std::unique_ptr<Kernel> make_experts(const Context& context, const Step& step) {

@@ -32,12 +32,27 @@ struct Block {
   const int32_t* p;
   const int32_t* q(int k) const { return p + k * M; }
   __m256 sx(int m) const { return _mm256_castsi256_ps(_mm256_set1_epi32(p[8 * M + m])); }
-  // -X, and that of the first and the second 16 columns.
-  __m256i minus_sum(int m) const { return _mm256_set1_epi32(p[9 * M + m]); }
-  __m256i minus_first(int m) const { return _mm256_set1_epi32(p[10 * M + m]); }
-  __m256i minus_second(int m) const { return _mm256_sub_epi32(minus_sum(m), minus_first(m)); }
   // sx · X
   __m256 sum(int m) const { return _mm256_castsi256_ps(_mm256_set1_epi32(p[11 * M + m])); }
+};
+
+// Negated sums of a block's activations: all, the first 16 columns, the second.
+template <int M>
+struct MinusAll {
+  Block<M> x;
+  __m256i operator[](int m) const { return _mm256_set1_epi32(x.p[9 * M + m]); }
+};
+template <int M>
+struct MinusFirst {
+  Block<M> x;
+  __m256i operator[](int m) const { return _mm256_set1_epi32(x.p[10 * M + m]); }
+};
+template <int M>
+struct MinusSecond {
+  Block<M> x;
+  __m256i operator[](int m) const {
+    return _mm256_sub_epi32(MinusAll<M>{x}[m], MinusFirst<M>{x}[m]);
+  }
 };
 
 template <int M>
@@ -93,6 +108,18 @@ inline void add_group(Sums<typename C::Values, 4, M, Minus>& sums, const typenam
   add.template operator()<3>();
 }
 
+// One sum out of those of the two groups of 16 columns, each multiplied with an integer.
+template <class First, class Second>
+struct InnerSums {
+  const First& first;
+  const Second& second;
+  __m256i of_first, of_second;
+  __m256i operator[](int m) const {
+    return _mm256_add_epi32(_mm256_madd_epi16(first[m], of_first),
+                            _mm256_madd_epi16(second[m], of_second));
+  }
+};
+
 // acc[m] += half h of column block b of a strip times that of a panel. Sums stay far below 2^24, so
 // that they are exact as floats.
 template <class C, int M>
@@ -100,25 +127,34 @@ inline void multiply_half(const Planes& planes, int64_t b, int h, const Block<M>
                           __m256 (&acc)[M]) {
   using Values = typename C::Values;
   const Values w(planes, b, h);
-  const auto all = [&](int m) { return x.minus_sum(m); };
-  const auto first = [&](int m) { return x.minus_first(m); };
-  const auto second = [&](int m) { return x.minus_second(m); };
-  if constexpr (C::kGroups == 1) {
-    Sums<Values, 8, M, decltype(all)> sums(all);
+  const MinusFirst<M> first{x};
+  const MinusSecond<M> second{x};
+  if constexpr (C::kGroups == 1 && !C::kInner) {
+    Sums<Values, 8, M, MinusAll<M>> sums(MinusAll<M>{x});
     add_all<C, M>(sums, w, x);
     accumulate(C::scale(planes, b, 0, h), x, sums, acc);
   } else {
-    Sums<Values, 4, M, decltype(first)> sums0(first);
+    Sums<Values, 4, M, MinusFirst<M>> sums0(first);
     add_group<C, M, false>(sums0, w, x);
-    accumulate(C::scale(planes, b, 0, h), x, sums0, acc);
-    Sums<Values, 4, M, decltype(second)> sums1(second);
+    if constexpr (!C::kInner) accumulate(C::scale(planes, b, 0, h), x, sums0, acc);
+    Sums<Values, 4, M, MinusSecond<M>> sums1(second);
     add_group<C, M, true>(sums1, w, x);
-    accumulate(C::scale(planes, b, 1, h), x, sums1, acc);
+    if constexpr (!C::kInner) accumulate(C::scale(planes, b, 1, h), x, sums1, acc);
+    if constexpr (C::kInner) {
+      const InnerSums<decltype(sums0), decltype(sums1)> sums{
+          sums0, sums1, C::inner(planes, b, 0, h), C::inner(planes, b, 1, h)};
+      accumulate(C::scale(planes, b, 0, h), x, sums, acc);
+    }
   }
   if constexpr (C::kMinimum) {
     const __m256 minimum = C::minimum(planes, b, h);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) acc[m] = _mm256_fnmadd_ps(minimum, x.sum(m), acc[m]);
+  }
+  if constexpr (C::kInnerMinimum) {
+    const InnerSums<MinusFirst<M>, MinusSecond<M>> sums{
+        first, second, C::inner_minimum(planes, b, 0, h), C::inner_minimum(planes, b, 1, h)};
+    accumulate(C::minimum(planes, b, h), x, sums, acc);
   }
 }
 
@@ -208,7 +244,9 @@ const StripKernels kStripKernels = {
     interleave,
     {multiply_float<F32>, multiply_float<F16>, multiply_float<BF16>, multiply_integer<U4F16>,
      multiply_integer<U5F16>, multiply_integer<U8F16>, multiply_integer<U4Fp4>,
-     multiply_integer<U4SuperMin>, multiply_integer<U6Super>},
+     multiply_integer<U4SuperMin>, multiply_integer<U6Super>, multiply_integer<U5SuperMin>,
+     multiply_integer<U3Super>, multiply_integer<U4F16Nl>, multiply_integer<U4SuperNl>,
+     multiply_integer<U4F16Min>, multiply_integer<U5F16Min>, multiply_integer<U2SuperMin>},
     weighted_sum,
     avx2::gated_activation,
 };

@@ -11,7 +11,7 @@ namespace {
 
 // For M tokens, sums over a group of columns of which there are kVectors vectors of four. `add` is
 // called for each of them in turn, w being Values' bytes and q the tokens' dwords of activations;
-// sums[m] is then the sum of token m, less what kZero adds to it. `minus(m)` is the negated sum of
+// sums[m] is then the sum of token m, less what kZero adds to it. `minus[m]` is the negated sum of
 // the group's activations.
 template <class Values, int kVectors, int M, class Minus>
 class Sums {
@@ -35,7 +35,7 @@ class Sums {
 
   __m256i operator[](int m) const {
     if constexpr (kZero == 0) return sums_[m];
-    return _mm256_add_epi32(sums_[m], _mm256_slli_epi32(minus_(m), __builtin_ctz(kZero)));
+    return _mm256_add_epi32(sums_[m], _mm256_slli_epi32(minus_[m], __builtin_ctz(kZero)));
   }
 
  private:
@@ -54,7 +54,7 @@ class Sums {
     }
   }
 
-  const Minus& minus_;
+  Minus minus_;
   __m256i words_[M];
   __m256i sums_[M];
 };

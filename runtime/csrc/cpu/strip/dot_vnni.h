@@ -18,7 +18,7 @@ class Sums {
     for (int m = 0; m < M; ++m) {
       sums_[m] = Values::kZero == 0
                      ? _mm256_setzero_si256()
-                     : _mm256_slli_epi32(minus(m), __builtin_ctz(Values::kZero | 1 << 30));
+                     : _mm256_slli_epi32(minus[m], __builtin_ctz(Values::kZero | 1 << 30));
     }
   }
 
