@@ -8,7 +8,7 @@ import sys
 import msgspec
 import pytest
 
-from moesaic import replace
+from moesaic import replace, usage_format
 from moesaic.errors import PlanError
 from moesaic.usage_format import (
     FORMAT,
@@ -102,6 +102,15 @@ def test_processes_that_add_take_turns(tmp_path):
     workers = [subprocess.Popen(command) for _ in range(3)]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
     assert read_usage(path).tokens == 30 * USAGE.tokens
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def unsupported(fd, operation):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(usage_format.fcntl, "flock", unsupported)
+    for times in (1, 2):
+        assert add_usage(tmp_path / "usage.json", USAGE).tokens == times * USAGE.tokens
 
 
 @pytest.mark.parametrize(

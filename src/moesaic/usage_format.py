@@ -7,7 +7,7 @@ imports neither of the two halves.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -78,7 +78,7 @@ def write_usage(path: Path, usage: Usage) -> None:
 def add_usage(path: Path, usage: Usage) -> Usage:
     """Adds to the profile at `path`, which may not exist yet, and returns the sum.
 
-    Processes that add to profiles of one folder take turns.
+    Processes that add to profiles of one folder take turns, where its file system has locks.
 
     Raises:
         PlanError: The file cannot be read or written, or is of another model.
@@ -123,7 +123,8 @@ def _described(usage: Usage) -> str:
 def _locked(folder: Path) -> Iterator[None]:
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        with suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
