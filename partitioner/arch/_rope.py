@@ -112,33 +112,38 @@ def is_longrope(b: Builder) -> bool:
 
 
 def _longrope(b: Builder, freqs: NDArray[np.float64], style: str, mscale: float | None) -> Rope:
-    """Returns the rope with two tables.
-
-    The factor on cos and sin is sqrt(1 + ln(context / original) / ln(original)), as in
-    transformers, unless the family has its own. A file's `attn_factor` that is not
-    this number, which converters write without a look at the family, is meant and wins.
-    """
-    meta = b.hyper
+    """Returns the rope with two tables."""
+    meta, key = b.hyper, "rope.scaling.original_context_length"
     context = count(meta, "context_length", MAX_CONTEXT)
-    key = "rope.scaling.original_context_length"
     original = count(meta, key, MAX_CONTEXT, default=context)
     if original < 2:
         meta.fail(key, f"expected at least 2 tokens but got {original}")
-    factor = max(1.0, meta.f32("rope.scaling.factor", 0.0) or context / original)
-    usual = math.sqrt(1 + math.log(factor) / math.log(original))
-    stated = meta.f32("rope.scaling.attn_factor", usual)
-    own = usual if mscale is None else mscale
-    half = len(freqs)
-    short = freqs / _divisors(b, SHORT_DIVISORS, half)
-    long = freqs / _divisors(b, LONG_DIVISORS, half)
+    short = freqs / _divisors(b, SHORT_DIVISORS, len(freqs))
+    long = freqs / _divisors(b, LONG_DIVISORS, len(freqs))
     return Rope(
         b.weights.computed("rope.inv_freq", short),
-        2 * half,
+        2 * len(freqs),
         style,
-        own if math.isclose(stated, usual, rel_tol=1e-5) else stated,
+        _longrope_scale(meta, context, original, mscale),
         b.weights.computed("rope.inv_freq_long", long),
         original,
     )
+
+
+def _longrope_scale(meta: Metadata, context: int, original: int, mscale: float | None) -> float:
+    """Returns the factor on cos and sin.
+
+    It is the file's, or sqrt(1 + ln(context / original) / ln(original)) as in transformers. A
+    family with one of its own ignores both: converters write that number into its files too. The
+    key `rope.scaling.mscale`, which none of them writes, overrides it.
+    """
+    key = "rope.scaling.attn_factor" if mscale is None else "rope.scaling.mscale"
+    factor = max(1.0, meta.f32("rope.scaling.factor", 0.0) or context / original)
+    usual = math.sqrt(1 + math.log(factor) / math.log(original))
+    scale = meta.f32(key, usual if mscale is None else mscale)
+    if not 0 < scale < 1e6:
+        meta.fail(key, f"expected a positive factor but got {scale}")
+    return scale
 
 
 def frequencies(theta: float, dims: int) -> NDArray[np.float64]:

@@ -43,8 +43,13 @@ def main(folder: Path) -> None:
         (folder / target).mkdir(parents=True, exist_ok=True)
         for old in (folder / target).glob("seed-*"):
             old.unlink()
-    for split in (False, True):
-        plan, name = tiny_plan(split=split).file, f"seed-tiny-{'split' if split else 'cpu'}"
+    tiny = {
+        "cpu": tiny_plan(),
+        "split": tiny_plan(split=True),
+        "extended": tiny_plan(original_context=20),
+    }
+    for kind, made in tiny.items():
+        plan, name = made.file, f"seed-tiny-{kind}"
         (folder / "fuzz_program" / name).write_bytes(program_bytes(plan))
         (folder / "fuzz_plan" / name).write_bytes(msgspec.json.encode(plan))
     for architecture, path in one_a_family().items():

@@ -60,7 +60,7 @@ void run(Program program, const std::string& weights) {
   const int64_t count = std::min({kMostTokens, limits.batch, limits.context});
   const int64_t vocab = executor.program().vocab_size;
   std::vector<int32_t> tokens, sequences;
-  const int32_t sequence = executor.create_sequence();
+  const int32_t sequence = executor.create_sequence(executor.original_context() > 0);
   for (int64_t i = 0; i < count; ++i) {
     tokens.push_back(static_cast<int32_t>(i * 7 % vocab));
     sequences.push_back(sequence);

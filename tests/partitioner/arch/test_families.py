@@ -310,6 +310,8 @@ def test_a_missing_key_is_named(tmp_path, case, key):
         ("phimoe-f32", "phimoe.expert_weights_scale", 2.0),
         ("phimoe-f32", "phimoe.rope.scaling.original_context_length", 0),
         ("phimoe-f32", "phimoe.rope.scaling.original_context_length", 1),
+        ("phimoe-f32", "phimoe.rope.scaling.mscale", 0.0),
+        ("phimoe-f32", "phimoe.rope.scaling.mscale", float("nan")),
         ("gemma3-f32", "gemma3.attention.sliding_window_pattern", [True, False]),
     ],
 )

@@ -141,16 +141,17 @@ def test_phimoe_without_divisors_has_the_plain_rope(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stated", "expected"),
+    ("keys", "expected"),
     [
-        (None, MSCALE),
-        (math.sqrt(1 + math.log(4096 / 48) / math.log(48)), MSCALE),  # converters' formula
-        (1.5, 1.5),
-        (1.0, 1.0),
+        ({"attn_factor": None}, MSCALE),
+        ({"attn_factor": 1.1902381}, MSCALE),  # which converters write
+        ({"mscale": 1.5}, 1.5),
+        ({"mscale": 1.0, "attn_factor": 1.1902381}, 1.0),
     ],
 )
-def test_a_factor_that_no_converter_computed_is_meant(tmp_path, stated, expected):
-    path = edited(PHIMOE, tmp_path / "x.gguf", {"phimoe.rope.scaling.attn_factor": stated})
+def test_phimoe_has_a_factor_of_its_own(tmp_path, keys, expected):
+    keys = {f"phimoe.rope.scaling.{name}": value for name, value in keys.items()}
+    path = edited(PHIMOE, tmp_path / "x.gguf", keys)
     assert scale_of(path) == np.float32(expected)
 
 

@@ -212,3 +212,16 @@ def test_caches_are_numbered_by_attention_step():
     assert [c.layer for c in made.caches] == list(range(7))
     assert {c.device for c in made.caches} == {"cuda:0"}
     assert program(made)
+
+
+@pytest.mark.parametrize("devices", ["cpu", BOTH])
+def test_a_second_rope_table_comes_with_the_flags_that_choose_it(devices):
+    made = plan("phimoe-f32", devices)
+    ropes = [step for step in made.program if step.op == "Rope"]
+    assert len(ropes) == 2 * made.model.layers
+    for step in ropes:
+        assert step.inputs[1:] == [f"positions@{step.device}", f"extended@{step.device}"]
+        assert step.weights == ["rope.inv_freq", "rope.inv_freq_long"]
+    plain = plan("phimoe-grin-f32", devices)
+    assert {len(step.inputs) for step in plain.program if step.op == "Rope"} == {2}
+    assert not [buffer for buffer in plain.buffers if buffer.name.startswith("extended")]
