@@ -7,13 +7,12 @@ import shutil
 import stat
 from itertools import pairwise
 
-import msgspec
 import pytest
 from conftest import MODELS
 from huggingface_hub import ModelCard, metadata_load
+from kit import many_layers
 from kit.command import refused, run, shown
 from kit.edited_gguf import edited
-from kit.many_layers import many_layers
 from markdown_it import MarkdownIt
 
 import moesaic
@@ -81,9 +80,16 @@ def test_the_tables_hold_the_numbers_of_the_plan(tmp_path):
     total = head.index("total")
     for row, memory in zip((host, gpu), plan.memory, strict=True):
         assert float(row[total].split()[0]) == pytest.approx(memory.total / 2**20, abs=0.01)
-    placement = {row[0]: row[1:3] for row in tables["Placement"][1:]}
-    assert placement["routed experts"] == ["cpu", "0-3"]
-    assert placement["attention and dense parts"] == ["cuda:0", "0-3"]
+    wide = many_layers.write(many_layers.many_layers(61, 2), tmp_path / "wide")
+    shown("card", wide)
+    tables = sections(card(wide))
+    assert [row for row in tables["Placement"] if row[0] == "routed experts"] == [
+        ["routed experts", "cuda:0", "0-1", "5.00 GiB"],
+        ["routed experts", "cpu", "0, 2-31, 33-60", "234.00 GiB"],
+        ["routed experts", "cuda:1", "31-32", "5.00 GiB"],
+    ]
+    assert tables["Memory"][1][:3] == ["cpu", "234.00 GiB", "234.00 GiB"]
+    assert [row[0] for row in tables["Files"][1:]] == ["plan.json"]
 
 
 def test_every_file_is_listed_with_its_size(demo_plan):
@@ -104,19 +110,14 @@ def test_nothing_planned_is_called_measured(demo_plan):
         assert "Not measured" in section
 
 
-def test_predictions_are_called_predictions(copied):
-    def change(spec):
-        wide = many_layers(61, 2)
-        spec["prediction"] = msgspec.to_builtins(wide.prediction)
-        spec["devices"] = msgspec.to_builtins(wide.devices)
-
-    edit_plan(copied, change)
-    shown("card", copied)
-    assert sections(card(copied))["Speed"][1:] == [
+def test_predictions_are_called_predictions(tmp_path):
+    wide = many_layers.write(many_layers.many_layers(61, 2), tmp_path)
+    shown("card", wide)
+    assert sections(card(wide))["Speed"][1:] == [
         ["prompt", "512 tokens", "345.5 (predicted)"],
         ["generation", "after 1024 tokens", "12.2 (predicted)"],
     ]
-    assert "cpu measured, cuda:0 assumed, cuda:1 assumed. Not measured." in card(copied)
+    assert "cpu measured, cuda:0 assumed, cuda:1 assumed. Not measured." in card(wide)
 
 
 def test_code_of_the_card_runs(demo_plan, monkeypatch, capsys):

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from conftest import MODELS
 from gguf import GGMLQuantizationType, GGUFReader, quants
-from kit import tiny_gguf
+from kit import many_layers, tiny_gguf
 from kit.command import as_json, refused, run, shown
 from kit.edited_gguf import edited
-from kit.many_layers import many_layers
 from kit.split_gguf import split
 from kit.tiny_gguf import Tensor
 
@@ -27,11 +26,9 @@ CONTROLS = [chr(c) for c in (*range(9), *range(11, 32), *range(127, 160), 0x202E
 
 
 @pytest.fixture(scope="module")
-def gpu_plan(tmp_path_factory):
-    """The demo's plan for a machine with a GPU, which is not needed to look at it."""
-    target = tmp_path_factory.mktemp("plans") / "gpu"
-    moesaic.partition(DEMO_MODEL, target, devices="cpu=64MiB,cuda:0=1GiB")
-    return target
+def wide_plan(tmp_path_factory):
+    """A plan for a host and two GPUs, which are not needed to look at it."""
+    return many_layers.write(many_layers.many_layers(61, 2), tmp_path_factory.mktemp("plans"))
 
 
 @pytest.fixture
@@ -49,27 +46,33 @@ def edit(folder, change):
 # Plans.
 
 
-def test_the_report_names_model_limits_devices_and_memory(gpu_plan):
-    file = moesaic.Plan.open(gpu_plan).file
-    text = shown("inspect", gpu_plan)
+def test_the_report_names_model_limits_devices_and_memory(demo_plan, wide_plan):
+    file = moesaic.Plan.open(demo_plan).file
+    text = shown("inspect", demo_plan)
     for word in ("moesaic demo (gpt-oss)", "demo.gguf", "licence", "context 1024", file.uuid):
         assert word in text
-    assert "cuda:0 (CUDAExecutionProvider, budget 1.00 GiB)" in text
-    placement = text[text.index("Placement") :]
-    rows = [line.split() for line in placement.splitlines() if "/layers.*/moe/experts" in line]
-    assert rows == [["/layers.*/moe/experts", "cpu", "4", "3.28", "MiB", "0-3"]]
-    assert next(line.split()[:2] for line in placement.splitlines() if "/embed" in line) == [
-        "/embed",
-        "cuda:0",
+    text = shown("inspect", wide_plan)
+    assert "cpu (EP, budget 400.00 GiB); cuda:0 (EP, budget 24.00 GiB)" in text
+    lines = [line.split() for line in text.splitlines()]
+    memory = next(line for line in lines if line[:1] == ["cuda:0"])
+    assert memory[1:3] == ["14.08", "GiB"] and memory[-3:] == ["GiB", "66.5", "%"]
+    experts = [line for line in lines if line[:1] == ["/layers.*/moe/experts"]]
+    assert experts == [
+        ["/layers.*/moe/experts", "cuda:0", "2", "5.00", "GiB", "0-1"],
+        ["/layers.*/moe/experts", "cpu", "59", "234.00", "GiB", "0,", "2-31,", "33-60"],
+        ["/layers.*/moe/experts", "cuda:1", "2", "5.00", "GiB", "31-32"],
     ]
 
 
-def test_json_holds_the_same_numbers_as_the_plan(gpu_plan):
-    file = moesaic.Plan.open(gpu_plan).file
-    report = as_json("inspect", gpu_plan)
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_json_holds_the_same_numbers_as_the_plan(tmp_path, gpus):
+    devices = ("cpu=64MiB", "cuda:0=1GiB")[: gpus + 1]
+    file = moesaic.partition(DEMO_MODEL, tmp_path / "plan", devices=",".join(devices)).file
+    report = as_json("inspect", tmp_path / "plan")
     assert report["kind"] == "plan" and report["uuid"] == file.uuid
     assert report["memory"] == msgspec.to_builtins(file.memory)
     assert report["devices"] == msgspec.to_builtins(file.devices)
+    assert report["placement"] == msgspec.to_builtins(file.assignment)
     assert report["kv_types"] == ["f16"]
     assert report["weights_bytes"] == sum(tensor.bytes for tensor in file.tensors)
     assert not {"tensors", "program", "why", "verified"} & report.keys()
@@ -77,8 +80,8 @@ def test_json_holds_the_same_numbers_as_the_plan(gpu_plan):
         classes = report["weights_by_class"][memory.device]
         assert list(classes) == ["embed", "dense", "experts", "head"]
         assert sum(classes.values()) == memory.weights
-    assert report["weights_by_class"]["cuda:0"]["experts"] == 0
-    assert report["weights_by_class"]["cpu"]["embed"] == 0 < classes["dense"]
+    stacks = sum(tensor.bytes for tensor in file.tensors if tensor.count > 1)
+    assert sum(row["experts"] for row in report["weights_by_class"].values()) == stacks
 
 
 @pytest.mark.parametrize("case", ["llama-tied-f32", "mixtral-k-quants", "gemma3-mixed"])
@@ -89,67 +92,69 @@ def test_weights_by_class_add_up(plan_of, case):
     assert (report["weights_by_class"]["cpu"]["experts"] > 0) == case.startswith("mixtral")
 
 
-def test_why_is_summarised_by_class_and_layers(gpu_plan):
-    lines = [line.split() for line in shown("inspect", gpu_plan, "--why").splitlines()]
-    starts = [line[:3] for line in lines if len(line) > 3]
-    assert ["experts", "cpu", "0-3"] in starts
-    assert ["dense", "cuda:0", "0-3"] in starts
-    assert sum(line[0] == "experts" for line in starts) == 1
+def test_why_is_summarised_by_class_and_layers(wide_plan, demo_plan):
+    lines = [line.split() for line in shown("inspect", wide_plan, "--why").splitlines()]
+    assert ["dense", "cuda:1", "31-60", "8.79", "GiB", "dense", "first"] in lines
+    experts = [line for line in lines if line[:1] == ["experts"]]
+    assert experts == [
+        ["experts", "cuda:0", "0-1", "5.00", "GiB", "room"],
+        ["experts", "cpu", "0,", "2-31,", "33-60", "234.00", "GiB", "the", "rest"],
+        ["experts", "cuda:1", "31-32", "5.00", "GiB", "room"],
+    ]
+    assert "the only device" in shown("inspect", demo_plan, "--why")
 
 
-def test_why_of_nodes_that_match(gpu_plan):
-    text = shown("inspect", gpu_plan, r"layers\.2/.*(q_proj|experts)", "--why")
+def test_why_of_nodes_that_match(wide_plan, demo_plan):
+    text = shown("inspect", demo_plan, r"layers\.2/.*(q_proj|experts)", "--why")
     assert "/layers.2/attn/q_proj" in text and "/layers.2/moe/experts" in text
     assert "/layers.1/" not in text and "k_proj" not in text
-    assert shown("inspect", gpu_plan, r"layers\.2/.*(q_proj|experts)") == text
-    rows = as_json("inspect", gpu_plan, "experts", "--why")["why"]
-    assert [row["node"] for row in rows] == [f"/layers.{i}/moe/experts" for i in range(4)]
-    assert all(row["device"] == "cpu" and row["why"] for row in rows)
+    assert shown("inspect", demo_plan, r"layers\.2/.*(q_proj|experts)") == text
+    rows = as_json("inspect", wide_plan, r"\.[01]/.*experts", "--why")["why"]
+    assert [(row["node"], row["device"], row["why"]) for row in rows] == [
+        ("/layers.0/moe/experts", "cuda:0", "room"),
+        ("/layers.0/moe/experts", "cpu", "the rest"),
+        ("/layers.1/moe/experts", "cuda:0", "room"),
+    ]
+    assert all(row["why"] for row in as_json("inspect", demo_plan, "--why")["why"])
 
 
-def test_predicted_speed_says_what_it_rests_on(copied):
-    def change(spec):
-        wide = many_layers(61, 2)
-        spec["prediction"] = msgspec.to_builtins(wide.prediction)
-        spec["devices"] = msgspec.to_builtins(wide.devices)
-
-    edit(copied, change)
-    text = shown("inspect", copied)
+def test_predicted_speed_says_what_it_rests_on(copied, wide_plan):
+    text = shown("inspect", wide_plan)
     speed = [line.split() for line in text[text.index("Speed") :].splitlines()]
     assert ["cpu", "62.500", "750.000", "40.0", "800.0", "200.0", "measured"] in speed
     assert ["cuda:1", "62.500", "750.000", "900.0", "9000.0", "4000.0", "assumed"] in speed
     assert "12.2 tokens/s after 1024 tokens" in text and "345.5 tokens/s" in text
     assert "experts of most layers stay" in text
-    assert as_json("inspect", copied)["prediction"]["decode_tokens_per_second"] == 12.25
+    assert as_json("inspect", wide_plan)["prediction"]["decode_tokens_per_second"] == 12.25
     edit(copied, lambda spec: spec.update(prediction=None))
     assert "not predicted" in shown("inspect", copied)
     assert as_json("inspect", copied)["prediction"] is None
 
 
-def test_a_pattern_that_is_no_regular_expression(gpu_plan):
-    assert "is not a regular expression" in refused("inspect", gpu_plan, "(", "--why")
+def test_a_pattern_that_is_no_regular_expression(demo_plan):
+    assert "is not a regular expression" in refused("inspect", demo_plan, "(", "--why")
 
 
-def test_tensors_and_program(gpu_plan):
-    file = moesaic.Plan.open(gpu_plan).file
-    text = shown("inspect", gpu_plan, "--tensors")
+def test_tensors_and_program(demo_plan):
+    file = moesaic.Plan.open(demo_plan).file
+    text = shown("inspect", demo_plan, "--tensors")
     for tensor in file.tensors:
         assert tensor.name in text and tensor.xxh3 in text
-    report = as_json("inspect", gpu_plan, "--tensors", "--program")
+    report = as_json("inspect", demo_plan, "--tensors", "--program")
     assert report["tensors"] == msgspec.to_builtins(file.tensors)
     assert report["program"] == msgspec.to_builtins(file.program)
-    assert len(as_json("inspect", gpu_plan, "ffn_exps", "--tensors")["tensors"]) == 4
-    steps = shown("inspect", gpu_plan, "layers.0/", "--program")
-    assert "Copy" in steps and "Experts" in steps and "layers.1" not in steps
+    assert len(as_json("inspect", demo_plan, "ffn_exps", "--tensors")["tensors"]) == 4
+    steps = shown("inspect", demo_plan, "layers.0/", "--program")
+    assert "Attention" in steps and "Experts" in steps and "layers.1" not in steps
 
 
-def test_an_intact_plan_is_verified(gpu_plan):
-    assert shown("inspect", gpu_plan, "--verify").startswith("verified: 60 tensors, ")
-    found = as_json("inspect", gpu_plan, "--verify")["verified"]
+def test_an_intact_plan_is_verified(demo_plan):
+    assert shown("inspect", demo_plan, "--verify").startswith("verified: 60 tensors, ")
+    found = as_json("inspect", demo_plan, "--verify")["verified"]
     assert found == {
         "tensors": 60,
-        "weights_bytes": (gpu_plan / "weights.bin").stat().st_size,
-        "model_bytes": (gpu_plan / "model.onnx").stat().st_size,
+        "weights_bytes": (demo_plan / "weights.bin").stat().st_size,
+        "model_bytes": (demo_plan / "model.onnx").stat().st_size,
     }
 
 
@@ -423,9 +428,9 @@ MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
 @pytest.mark.parametrize("suffix", MAGIC)
-def test_plots_of_plans_and_models(gpu_plan, tmp_path, suffix):
+def test_plots_of_plans_and_models(wide_plan, tmp_path, suffix):
     pytest.importorskip("matplotlib")
-    for name, source in (("plan", gpu_plan), ("model", DEMO_MODEL)):
+    for name, source in (("plan", wide_plan), ("model", DEMO_MODEL)):
         target = tmp_path / f"{name}.{suffix}"
         result = run("inspect", source, "--plot", target)
         assert result.exit_code == 0, result.stderr
@@ -445,21 +450,21 @@ def test_a_plan_for_another_machine_can_be_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["memory", "memory.bmp", "memory.exe"])
-def test_other_suffixes_are_refused(gpu_plan, tmp_path, name):
-    said = refused("inspect", gpu_plan, "--plot", tmp_path / name)
+def test_other_suffixes_are_refused(demo_plan, tmp_path, name):
+    said = refused("inspect", demo_plan, "--plot", tmp_path / name)
     assert ".png, .svg, .pdf" in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plot_that_cannot_be_written(gpu_plan, tmp_path):
+def test_a_plot_that_cannot_be_written(demo_plan, tmp_path):
     pytest.importorskip("matplotlib")
-    said = refused("inspect", gpu_plan, "--plot", tmp_path / "none" / "memory.png")
+    said = refused("inspect", demo_plan, "--plot", tmp_path / "none" / "memory.png")
     assert "cannot be written" in said
 
 
-def test_without_matplotlib_the_extra_is_named(gpu_plan, tmp_path, monkeypatch):
+def test_without_matplotlib_the_extra_is_named(demo_plan, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    said = refused("inspect", gpu_plan, "--plot", tmp_path / "memory.png")
+    said = refused("inspect", demo_plan, "--plot", tmp_path / "memory.png")
     assert "pip install 'moesaic[plot]'" in said

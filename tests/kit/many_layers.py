@@ -1,5 +1,7 @@
 """A plan of many layers on several devices, for reports: it describes, it cannot be executed."""
 
+from pathlib import Path
+
 import msgspec
 from kit.tiny_plan import tiny_plan
 
@@ -13,6 +15,8 @@ from moesaic.plan_format import (
     Prediction,
     Step,
     Tensor,
+    plan_uuid,
+    tensor_list_digest,
 )
 
 GIB = 1 << 30
@@ -38,7 +42,7 @@ def many_layers(layers: int, gpus: int) -> PlanFile:
         ]
         node = f"/layers.{layer}/attn/q_proj"
         steps.append(Step("Linear", main, [node], {}, [], [], [f"dense.{layer}"]))
-        rows.append(Assignment(node, main, DENSE, 0.0, 0.0))
+        rows.append(Assignment(node, main, DENSE, 0.0, 0.0, "dense first"))
         node = f"/layers.{layer}/moe/experts"
         there = {0: STACK // 4, 1: STACK}.get(layer % per_gpu, 0) if gpus else 0
         for device, owned in ((main, range(there)), ("cpu", range(there, STACK))):
@@ -46,10 +50,12 @@ def many_layers(layers: int, gpus: int) -> PlanFile:
                 share = len(owned) / STACK
                 weights: list[str | None] = [f"experts.{layer}"]
                 steps.append(Step("Experts", device, [node], {}, [], [], weights, list(owned)))
-                rows.append(Assignment(node, device, round(share * EXPERTS), 0.0, 0.0))
+                size, why = round(share * EXPERTS), "the rest" if device == "cpu" else "room"
+                rows.append(Assignment(node, device, size, 0.0, 0.0, why))
     used = {name: sum(row.weight_bytes for row in rows if row.device == name) for name in names}
     return msgspec.structs.replace(
         base,
+        uuid=str(plan_uuid(tensor_list_digest(tensors))),
         devices=[
             Device(name, "EP", (400 if name == "cpu" else 24) * GIB, 0, 0, _facts(name))
             for name in names
@@ -63,6 +69,13 @@ def many_layers(layers: int, gpus: int) -> PlanFile:
         program=steps,
         assignment=rows,
     )
+
+
+def write(file: PlanFile, folder: Path) -> Path:
+    """Writes the ``plan.json`` alone, which is all that most reports read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_bytes(msgspec.json.encode(file))
+    return folder
 
 
 def _tensor(name: str, size: int, count: int) -> Tensor:

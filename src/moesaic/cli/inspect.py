@@ -44,7 +44,7 @@ def inspect(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            metavar="[REGEX]",
+            metavar="REGEX",
             help="Choose nodes (--why, which it implies; --program) or --tensors by name.",
         ),
     ] = None,
