@@ -16,6 +16,9 @@ Floats = NDArray[np.float32]
 LAYERS = [
     (("u4_e8m0_fp4", "u4_e8m0_fp4", "u4_e8m0_fp4"), 96, 352),
     (("u4_super_min", "u4_super_min", "u6_super"), 256, 512),
+    (("u3_super", "u3_super", "u5_super_min"), 256, 512),
+    (("u2_super_min", "u4_super_nl", "u3_super"), 512, 256),
+    (("u4_f16_min", "u4_f16_nl", "u5_f16_min"), 96, 64),
     (("u8_f16", "u4_f16", "u5_f16"), 64, 96),
     (("f16", "f16", "f16"), 30, 41),
     (("bf16", "u4_f16", "f32"), 64, 33),
