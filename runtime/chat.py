@@ -110,7 +110,8 @@ def _render(
     if template is None:
         raise RequestError(
             "the model has no chat template",
-            hint="send one prompt text instead of messages, or give a template",
+            hint=_named(tokenizer)
+            or "send one prompt text instead of messages, or give a template",
         )
     if is_marked(template):
         raise RequestError("chat template: contains unassigned Unicode characters", hint=_ASSIGNED)
@@ -119,6 +120,12 @@ def _render(
     variables["messages"] = [_message(m, f"messages[{i}]") for i, m in enumerate(messages)]
     variables["add_generation_prompt"] = add_generation_prompt
     return render(template, variables)
+
+
+def _named(tokenizer: Tokenizer) -> str | None:
+    """What to do if only templates with names exist."""
+    names = ", ".join(tokenizer.chat_templates)
+    return names and f"choose one of its named templates: {names}"
 
 
 def _message(message: object, where: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Tokenizer:
         self._config = _read_json(self.folder, "tokenizer_config.json")
         self._generation = _read_json(self.folder, "generation_config.json")
         self._template = _read_template(self.folder)
+        self._named_templates = _read_named_templates(self.folder)
         self._file = _open(self.folder, "tokenizer.json")
         weakref.finalize(self, os.close, self._file)
         self._lock = threading.Lock()
@@ -63,6 +64,14 @@ class Tokenizer:
             raise PlanError(
                 f"{path}: cannot be read: {error}", hint="partition the model again"
             ) from error
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """Sources of the chat templates besides that one, by name, such as ``tool_use``.
+
+        Assign one to `chat_template` to use it.
+        """
+        return dict(self._named_templates)
 
     @cached_property
     def backend(self) -> Backend:
@@ -256,6 +265,16 @@ def _read_template(folder: Path) -> bytes | None:
     path = file_inside(folder, "chat_template.jinja")
     with reading(path):
         return path.read_bytes()
+
+
+def _read_named_templates(folder: Path) -> dict[str, str]:
+    names = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    found = {}
+    for name in names:
+        path = file_inside(folder, str(name.relative_to(folder)))
+        with reading(path):
+            found[name.stem] = path.read_bytes().decode(errors="replace")
+    return found
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

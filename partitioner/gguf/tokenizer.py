@@ -1,6 +1,7 @@
 """Converts the tokenizer of a GGUF file to Hugging Face's files."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,8 @@ class TokenizerFiles:
         tokenizer_json: Content of `tokenizer.json`.
         tokenizer_config: Content of `tokenizer_config.json`.
         chat_template: Content of `chat_template.jinja`, or None: no such file.
+        named_templates: Chat templates besides that one, by name, as Hugging Face keeps them in
+            `additional_chat_templates`.
         generation_config: Content of `generation_config.json`: `eos_token_id` is the list of the
             ids that end generation, `suppress_tokens` the ids that must never be sampled.
     """
@@ -38,6 +41,7 @@ class TokenizerFiles:
     tokenizer_json: dict[str, Any]
     tokenizer_config: dict[str, Any]
     chat_template: str | None
+    named_templates: dict[str, str]
     generation_config: dict[str, Any]
 
     @cached_property
@@ -54,6 +58,11 @@ class TokenizerFiles:
         if self.chat_template is not None:
             path = folder / "chat_template.jinja"
             path.write_bytes(self.chat_template.encode())
+        if self.named_templates:
+            more = folder / "additional_chat_templates"
+            more.mkdir()
+            for name, template in self.named_templates.items():
+                (more / f"{name}.jinja").write_bytes(template.encode())
 
 
 def convert_tokenizer(metadata: Metadata) -> TokenizerFiles:
@@ -87,10 +96,25 @@ def convert_tokenizer(metadata: Metadata) -> TokenizerFiles:
         assemble(parts, vocab, bos, eos),
         _config(metadata, vocab, bos, eos),
         metadata.str("tokenizer.chat_template", None),
+        _named_templates(metadata),
         _generation(metadata, vocab),
     )
     _check(metadata, files)
     return files
+
+
+def _named_templates(metadata: Metadata) -> dict[str, str]:
+    """The templates beside the default one, such as `tool_use`; names become file names."""
+    prefix = "tokenizer.chat_template."
+    keys = [key for key in metadata if key.startswith(prefix)]
+    for key in keys:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key.removeprefix(prefix)):
+            metadata.fail(
+                key,
+                "expected a name of letters, digits, - and _",
+                hint="rename the chat template in the model file",
+            )
+    return {key.removeprefix(prefix): metadata.str(key) for key in keys}
 
 
 def _escaped(vocab: Vocabulary) -> Vocabulary:

@@ -84,7 +84,7 @@ def new_directory(target: Path, *, force: bool) -> Iterator[Path]:
         yield folder
         with writing(target):
             _open_to_umask(folder)
-            for path in folder.iterdir():
+            for path in folder.rglob("*"):
                 sync(path)
             sync(folder)
             _put(folder, target, force=force)

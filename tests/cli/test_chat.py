@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from conftest import MODELS
+from kit.edited_gguf import edited
 from kit.terminal import Terminal
 from rich.console import Console
 
@@ -257,3 +258,32 @@ def test_calls_of_tools_are_named(screen):
 def test_tame_text_keeps_what_is_harmless():
     assert tame("naïve 日本\t😀\n") == "naïve 日本\t😀\n"
     assert tame("\x00\x7f\r\x85") == "␀␡␍�"
+
+
+def test_templates_with_names(tmp_path):
+    keys = {
+        "tokenizer.chat_template": None,
+        "tokenizer.chat_templates": ["tool_use", "plain"],
+        "tokenizer.chat_template.tool_use": "{{ messages[0].content }} with tools",
+        "tokenizer.chat_template.plain": "{{ messages[0].content }}",
+    }
+    model = edited(MODELS / "gpt-oss-mxfp4.gguf", tmp_path / "model.gguf", keys)
+    refused = chat(model, stdin="ab")
+    assert refused.returncode == 1
+    assert "but named ones" in refused.stderr and "plain or tool_use" in refused.stderr
+    ran = chat(model, *GREEDY, "--chat-template", "plain", stdin="ab")
+    assert ran.returncode == 0, ran.stderr
+    with moesaic.Runtime(model) as rt:
+        assert set(rt.tokenizer.chat_templates) == {"plain", "tool_use"}
+        with pytest.raises(moesaic.RequestError, match="no chat template") as caught:
+            rt.chat([{"role": "user", "content": "ab"}])
+        assert "plain, tool_use" in caught.value.hint
+
+
+def test_a_template_name_that_is_a_path_is_refused(tmp_path):
+    keys = {"tokenizer.chat_template.../../evil": "x"}
+    model = edited(MODELS / "gpt-oss-mxfp4.gguf", tmp_path / "model.gguf", keys)
+    refused = chat(model, stdin="ab")
+    assert refused.returncode == 1
+    assert "tokenizer.chat_template.../../evil" in refused.stderr
+    assert "letters, digits" in refused.stderr

@@ -12,6 +12,7 @@ from moesaic.cli._open import open_runtime
 from moesaic.cli._render import errors_as_messages
 from moesaic.errors import RequestError
 from moesaic.runtime.conversation import Conversation
+from moesaic.runtime.tokenizer import Tokenizer
 
 __all__ = ["chat"]
 
@@ -53,7 +54,8 @@ def chat(
         Path | None, typer.Option(help="Go on with a conversation saved by /save.")
     ] = None,
     chat_template: Annotated[
-        Path | None, typer.Option(help="A Jinja file to use instead of the model's template.")
+        str | None,
+        typer.Option(help="Another template: a name that the model has, or a Jinja file."),
     ] = None,
     no_history: Annotated[
         bool, typer.Option("--no-history", help="Keep no history of what is typed.")
@@ -75,13 +77,7 @@ def chat(
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with errors_as_messages(), open_runtime(model, threads=threads, context=context) as runtime:
         runtime.defaults.updated(**sampling)  # a wrong one is told before anything is typed
-        if chat_template is not None:
-            runtime.tokenizer.chat_template = _read_template(chat_template)
-        if runtime.tokenizer.chat_template is None:
-            raise RequestError(
-                "the model has no chat template",
-                hint="give one with --chat-template FILE, or continue a text with `moesaic run`",
-            )
+        _choose_template(runtime.tokenizer, chat_template)
         conversation = Conversation(runtime, system=system, template_vars=variables)
         session = ChatSession(
             runtime,
@@ -95,8 +91,28 @@ def chat(
         session.run(Typed(history=not no_history) if interactive else piped_lines())
 
 
-def _read_template(path: Path) -> str:
+def _choose_template(tokenizer: Tokenizer, choice: str | None) -> None:
+    """Has the tokenizer use a template of the model by name, or one in a file.
+
+    Raises:
+        RequestError: There is none to use.
+    """
+    named = tokenizer.chat_templates
+    if choice is not None:
+        tokenizer.chat_template = named[choice] if choice in named else _read_template(choice)
+    if tokenizer.chat_template is None:
+        names = f", which may be {' or '.join(named)}" if named else ""
+        raise RequestError(
+            "the model has no chat template" + (" but named ones" if named else ""),
+            hint=f"choose with --chat-template{names or ' FILE'}, or continue a text with "
+            "`moesaic run`",
+        )
+
+
+def _read_template(path: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from None
+        raise RequestError(
+            f"{path}: cannot be read: {error}", hint="give a Jinja file, or a name the model has"
+        ) from None
