@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from fixtures import vocabulary
 from fixtures.families import CASES, FAMILIES, shapes, write_metadata
-from fixtures.model import Case, Tensors, draw, split_experts
+from fixtures.model import Case, Tensors, draw, fuse, split_experts, unfuse
 from fixtures.quantize import encode
 from gguf import GGUFWriter
 
@@ -45,6 +45,8 @@ def write_model(c: Case, path: Path) -> tuple[Tensors, list[int]]:
     plain_rows = np.zeros(c.vocab, dtype=bool)
     plain_rows[ordinary] = True
     tensors = {name: draw(c, name, shape, plain_rows) for name, shape in shapes(c).items()}
+    if c.fused:
+        tensors = fuse(tensors)
     if c.split:
         tensors = split_experts(tensors)
     for name, x in tensors.items():
@@ -62,7 +64,7 @@ def load(c: Case, tensors: Tensors) -> Any:
     """The transformers model with a file's weights."""
     family = FAMILIES[c.family]
     model = family.build(c).eval().float()
-    renamed = family.rename(c, tensors)
+    renamed = family.rename(c, unfuse(c, tensors))
     state = {n: torch.from_numpy(np.ascontiguousarray(x)) for n, x in renamed.items()}
     report = model.load_state_dict(state, strict=False)
     left = [n for n in report.missing_keys if not (c.tied and n == "lm_head.weight")]

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from moesaic.partitioner.arch._blocks import Bias, linear, norm, width_of
 from moesaic.partitioner.arch._builder import Builder
+from moesaic.partitioner.arch._hyper import Hyper
 from moesaic.partitioner.arch._rope import Rope
 
 
@@ -22,7 +23,8 @@ class Attention:
         rope: The rotation of queries and keys.
         window: Tokens that a token sees, itself included; 0 for all.
         bias: Whether the projections have biases.
-        norm_eps: Epsilon of the norm of each query and key head, None without these norms.
+        norm_eps: Epsilon of the norms of queries and keys, None without these norms.
+        norm_whole: Whether they are norms over all heads together, not of each head.
         sinks: Whether heads have a sink.
     """
 
@@ -35,15 +37,44 @@ class Attention:
     window: int = 0
     bias: Bias = "none"
     norm_eps: float | None = None
+    norm_whole: bool = False
     sinks: bool = False
+
+    @staticmethod
+    def of(
+        hyper: Hyper,
+        layer: int,
+        rope: Rope,
+        *,
+        window: int = 0,
+        bias: Bias = "none",
+        norm_eps: float | None = None,
+        norm_whole: bool = False,
+        sinks: bool = False,
+    ) -> "Attention":
+        """Returns a layer's attention with heads and scale as the file states them."""
+        return Attention(
+            heads=hyper.heads[layer],
+            kv_heads=hyper.kv_heads[layer],
+            k_dim=hyper.k_dim,
+            v_dim=hyper.v_dim,
+            scale=hyper.attention_scale,
+            rope=rope,
+            window=window,
+            bias=bias,
+            norm_eps=norm_eps,
+            norm_whole=norm_whole,
+            sinks=sinks,
+        )
 
 
 def attention(b: Builder, layer: int, x: ir.Value, spec: Attention) -> ir.Value:
     """Adds projections, norms, rotation, attention over the cache, and the output projection."""
     q, k, v = _qkv(b, x, spec)
     if spec.norm_eps is not None:
-        q = norm(b, "attn/q_norm", q, "attn_q_norm", spec.norm_eps, spec.heads)
-        k = norm(b, "attn/k_norm", k, "attn_k_norm", spec.norm_eps, spec.kv_heads)
+        groups = (1, 1) if spec.norm_whole else (spec.heads, spec.kv_heads)
+        q = norm(b, "attn/q_norm", q, "attn_q_norm", spec.norm_eps, groups[0])
+        k = norm(b, "attn/k_norm", k, "attn_k_norm", spec.norm_eps, groups[1])
     q = _rotate(b, "attn/q_rope", q, spec, spec.heads)
     k = _rotate(b, "attn/k_rope", k, spec, spec.kv_heads)
     past = b.past(layer, spec.kv_heads, spec.k_dim, spec.v_dim)

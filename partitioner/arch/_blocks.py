@@ -47,6 +47,11 @@ def linear(
     return multiply(b, name, x, weight, b.weights.vector(f"{tensor}.bias", rows, within=place))
 
 
+def row(b: Builder, name: str, x: ir.Value, tensor: str) -> ir.Value:
+    """Adds the product of x and one row, `<tensor>.weight` [width] or [1, width]: one value."""
+    return multiply(b, name, x, b.weights.row(f"{tensor}.weight", width_of(x)), None)
+
+
 def multiply(
     b: Builder, name: str, x: ir.Value, weight: ir.Value, bias: ir.Value | None
 ) -> ir.Value:
@@ -101,6 +106,7 @@ def head(
     hyper: Hyper,
     *,
     tied: bool,
+    logit_scale: float = 1.0,
     softcap: float = 0.0,
     bias: Bias = "none",
     normalise: Callable[[Builder, str, ir.Value, str, float], ir.Value] = norm,
@@ -112,12 +118,15 @@ def head(
         x: The residual stream.
         hyper: Sizes and epsilon.
         tied: Whether the embedding is the projection if the file has no `output.weight`.
+        logit_scale: What divides the logits.
         softcap: The tanh cap on the logits, 0 for none.
         bias: Whether the projection has a bias.
         normalise: The block of the norm.
     """
     with b.place("head"):
         x = normalise(b, "norm", x, "output_norm", hyper.eps)
+        if logit_scale != 1:  # of the narrower side of the projection
+            x = scale(b, "logit_scale", x, 1 / logit_scale)
         own = not tied or b.weights.has("output.weight")
         tensor = "output.weight" if own else "token_embd.weight"
         weight = b.weights.matrix(tensor, hyper.vocab, hyper.hidden)
@@ -130,7 +139,8 @@ def head(
 
 
 def finish(b: Builder, logits: ir.Value, hyper: Hyper) -> Model:
-    """Returns the model with its facts."""
+    """Returns the model with its facts; blocks that predict further tokens are left out."""
+    b.weights.skip_blocks(hyper.layers, hyper.blocks)
     gguf = b.gguf
     facts = ModelFacts(
         name=gguf.metadata.str("general.name", gguf.path.stem),

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from moesaic.partitioner.arch._blocks import Bias, linear, width_of
+from moesaic.partitioner.arch._blocks import Bias, add, linear, row, width_of
 from moesaic.partitioner.arch._builder import Builder
+from moesaic.partitioner.arch._hyper import Hyper
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +16,6 @@ class Activation:
     kind: str = "silu"
     alpha: float = 0.0
     limit: float = 0.0
-
-
-SILU = Activation()
 
 
 SILU = Activation()
@@ -50,26 +48,109 @@ class Mixture:
     activation: Activation = SILU
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The expert that every token uses.
+
+    Attributes:
+        width: Its inner width.
+        gated: Whether the sigmoid of one more projection of the token multiplies its result.
+    """
+
+    width: int
+    gated: bool = False
+
+
+def softmax_routing(b: Builder, hyper: Hyper, width: int, *, renormalise: bool) -> Mixture:
+    """Returns the mixture of a family that routes by a softmax over all experts.
+
+    The file may state another gating, whether weights are divided by their sum, and a scale.
+
+    Args:
+        b: The model.
+        hyper: Numbers of experts.
+        width: Inner width of an expert.
+        renormalise: Whether weights are divided by their sum if the file does not say.
+    """
+    key, gatings = "expert_gating_func", {0: "softmax", 1: "softmax", 3: "softmax_selected"}
+    gating = b.hyper.u32(key, 0)
+    if gating not in gatings:
+        b.hyper.fail(
+            key,
+            f"expected 0 (default), 1 (softmax) or 3 (softmax of the chosen) but got {gating}",
+            hint="the model is a variant that this version does not support",
+        )
+    return Mixture(
+        experts=hyper.experts,
+        used=hyper.experts_used,
+        width=width,
+        gating=gatings[gating],
+        renormalise=b.hyper.bool("expert_weights_norm", renormalise),
+        scale=b.hyper.f32("expert_weights_scale", 0.0) or 1.0,
+    )
+
+
 def mlp(
     b: Builder, x: ir.Value, width: int, *, bias: Bias = "none", activation: Activation = SILU
 ) -> ir.Value:
     """Adds a gated MLP: down(act(gate x, up x))."""
     gate = linear(b, "mlp/gate_proj", x, "ffn_gate", width, bias=bias)
     up = linear(b, "mlp/up_proj", x, "ffn_up", width, bias=bias)
+    inner = _activate(b, "mlp/activation", gate, up, activation)
+    return linear(b, "mlp/down_proj", inner, "ffn_down", width_of(x), bias=bias)
+
+
+def mixture(
+    b: Builder, layer: int, x: ir.Value, spec: Mixture, shared: Shared | None = None
+) -> ir.Value:
+    """Adds router, route and experts, and the shared expert if there is one.
+
+    All projections of x stand together, so that they can share the preparation of x, and the
+    shared expert stands before the others, which may be on another device.
+    """
+    logits = linear(b, "moe/router", x, "ffn_gate_inp", spec.experts, bias=spec.bias)
+    projected = None if shared is None else _project_shared(b, x, shared)
+    ids, weights = _route(b, logits, spec)
+    common = None if projected is None else _finish_shared(b, *projected, width_of(x))
+    y = _experts(b, layer, x, ids, weights, spec)
+    return y if common is None else add(b, "shared/add", y, common)
+
+
+def _activate(
+    b: Builder, name: str, gate: ir.Value, up: ir.Value, activation: Activation
+) -> ir.Value:
     (inner,) = b.node(
         "GatedActivation",
-        "mlp/activation",
+        name,
         [gate, up],
         activation=activation.kind,
         alpha=activation.alpha,
         limit=activation.limit,
     )
-    return linear(b, "mlp/down_proj", inner, "ffn_down", width_of(x), bias=bias)
+    return inner
 
 
-def mixture(b: Builder, layer: int, x: ir.Value, spec: Mixture) -> ir.Value:
-    """Adds router, route and experts."""
-    logits = linear(b, "moe/router", x, "ffn_gate_inp", spec.experts, bias=spec.bias)
+def _project_shared(
+    b: Builder, x: ir.Value, spec: Shared
+) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """Adds what the shared expert makes of x: gate, up, and the logit of its own gate."""
+    gate = linear(b, "shared/gate_proj", x, "ffn_gate_shexp", spec.width)
+    up = linear(b, "shared/up_proj", x, "ffn_up_shexp", spec.width)
+    return gate, up, row(b, "shared/router", x, "ffn_gate_inp_shexp") if spec.gated else None
+
+
+def _finish_shared(
+    b: Builder, gate: ir.Value, up: ir.Value, opening: ir.Value | None, width: int
+) -> ir.Value:
+    inner = _activate(b, "shared/activation", gate, up, SILU)
+    y = linear(b, "shared/down_proj", inner, "ffn_down_shexp", width)
+    if opening is None:
+        return y
+    (gated,) = b.node("SigmoidGate", "shared/gate", [y, opening])
+    return gated
+
+
+def _route(b: Builder, logits: ir.Value, spec: Mixture) -> tuple[ir.Value, ir.Value]:
     ids, weights = b.node(
         "Route",
         "moe/route",
@@ -82,6 +163,12 @@ def mixture(b: Builder, layer: int, x: ir.Value, spec: Mixture) -> ir.Value:
         renormalise=spec.renormalise,
         scale=float(spec.scale),
     )
+    return ids, weights
+
+
+def _experts(
+    b: Builder, layer: int, x: ir.Value, ids: ir.Value, weights: ir.Value, spec: Mixture
+) -> ir.Value:
     stack = _expert_stack(b, spec, width_of(x))
     parts = b.parts(stack)
     with b.place(f"experts.{layer}"):

@@ -1,5 +1,6 @@
 """Takes tensors from a model file, checks them, and makes them weights of the graph."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -74,6 +75,13 @@ class Weights:
         self._taken.add(info.name)
         return info
 
+    def skip_blocks(self, first: int, end: int) -> None:
+        """Counts all tensors of the blocks `first` .. `end` as used."""
+        for name in self.gguf.tensors:
+            block = re.match(r"blk\.([0-9]+)\.", name)
+            if block and first <= int(block[1]) < end:
+                self._taken.add(name)
+
     def refuse_unused(self) -> None:
         """Raises a `ModelError` if the file has a tensor that nobody took."""
         unused = [name for name in self.gguf.tensors if name not in self._taken]
@@ -115,6 +123,12 @@ class Weights:
         tensor, all_rows, first = within or (name, rows, 0)
         info = self.take(tensor, all_rows, cols)
         return self.add(name, [_rows(info, "weight", rows, [first])])
+
+    def row(self, name: str, cols: int) -> ir.Value:
+        """Returns a matrix of one output, which files keep as a vector or with a further axis."""
+        flat = self.gguf.tensor(self._prefix + name).shape == (cols,)
+        info = self.take(name, cols) if flat else self.take(name, 1, cols)
+        return self.add(name, [_rows(info, "weight", 1, [0])])
 
     def computed(self, name: str, values: ArrayLike) -> ir.Value:
         """Returns a vector that is not in the file, stored as float32; `name` is its full name."""

@@ -21,11 +21,11 @@ GELU = Activation("gelu_tanh")
 
 def build(b: Builder) -> Model:
     """Builds the graph; windowed layers rotate with a base of their own and are never scaled."""
-    hyper = read_hyper(b.gguf)
+    hyper = read_hyper(b.gguf, "attention.sliding_window", "final_logit_softcapping")
     full, local = rope(b, hyper.k_dim, "neox", theta=1e6), _local_rope(b, hyper)
     window = count(b.hyper, "attention.sliding_window", MAX_CONTEXT)
     windowed = windowed_layers(b.hyper, hyper.layers, WINDOW_PERIOD)
-    widths = feed_forward(b.hyper, hyper.layers)
+    widths = feed_forward(b.hyper, hyper.blocks)
     x = scale(b, "embed_scale", embedding(b, hyper.vocab, hyper.hidden), hyper.hidden**0.5)
     for i in range(hyper.layers):
         spec = Attention(

@@ -22,7 +22,7 @@ WINDOW_PERIOD = 2
 
 def build(b: Builder) -> Model:
     """Builds the graph; the ends of yarn's ramp are not rounded in the original model."""
-    hyper = read_hyper(b.gguf)
+    hyper = read_hyper(b.gguf, "attention.sliding_window")
     table = rope(b, hyper.k_dim, "neox", truncate=False)
     refuse_other(b.hyper, "expert_gating_func", 0, 3)
     refuse_other(b.hyper, "rope.freq_base_swa", base(b.hyper, "rope.freq_base"))
@@ -39,13 +39,10 @@ def build(b: Builder) -> Model:
     )
     x = embedding(b, hyper.vocab, hyper.hidden)
     for i in range(hyper.layers):
-        spec = Attention(
-            heads=hyper.heads[i],
-            kv_heads=hyper.kv_heads[i],
-            k_dim=hyper.k_dim,
-            v_dim=hyper.v_dim,
-            scale=hyper.k_dim**-0.5,
-            rope=table,
+        spec = Attention.of(
+            hyper,
+            i,
+            table,
             window=window if windowed[i] else 0,
             bias="required",
             sinks=True,

@@ -23,19 +23,16 @@ ROUTER_EPS = 0.01
 
 def build(b: Builder) -> Model:
     """Builds the graph. Without rope divisors in the file (GRIN-MoE), the rope is the plain one."""
-    hyper = read_hyper(b.gguf)
+    hyper = read_hyper(b.gguf, "attention.sliding_window")
     table = rope(b, hyper.k_dim, "neox", mscale=MSCALE)
-    widths, window = feed_forward(b.hyper, hyper.layers), _window(b, hyper)
+    widths, window = feed_forward(b.hyper, hyper.blocks), _window(b, hyper)
     _refuse_other_routers(b)
     x = embedding(b, hyper.vocab, hyper.hidden)
     for i in range(hyper.layers):
-        spec = Attention(
-            heads=hyper.heads[i],
-            kv_heads=hyper.kv_heads[i],
-            k_dim=hyper.k_dim,
-            v_dim=hyper.v_dim,
-            scale=hyper.k_dim**-0.5,
-            rope=table,
+        spec = Attention.of(
+            hyper,
+            i,
+            table,
             window=window,
             bias="optional",
         )

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kit.edited_gguf import edited
 from reference import forward
+from reference.layers import sigmoid
 
 MODELS = Path(__file__).resolve().parent.parent / "golden" / "models"
 CASES = sorted(p.stem for p in MODELS.glob("*.gguf"))
@@ -51,6 +53,26 @@ def test_merged_and_split_experts_hold_the_same_model():
     np.testing.assert_array_equal(merged, split)
 
 
+@pytest.mark.parametrize(
+    ("case", "key", "value"),
+    [
+        ("granite-f32", "embedding_scale", 1.0),
+        ("granite-f32", "residual_scale", 1.0),
+        ("granite-f32", "attention.scale", 0.0),
+        ("granite-f32", "logit_scale", 1.0),
+        ("granitemoe-f32", "residual_scale", 1.0),
+        ("granitemoe-f32", "attention.scale", 0.0),
+        ("qwen2moe-dense-norm-f16", "expert_weights_norm", False),
+    ],
+)
+def test_the_models_notice_a_key(tmp_path, case, key, value):
+    stored = np.load(MODELS / f"{case}.npz")
+    family = case.split("-")[0]
+    path = edited(MODELS / f"{case}.gguf", tmp_path / "x.gguf", {f"{family}.{key}": value})
+    wrong = forward.logits(path, stored["tokens"])
+    assert relative_errors(wrong, stored["logits"]).max() > 0.01
+
+
 def _wrong(monkeypatch, mistake):
     """Puts one plausible mistake into the oracle."""
     rope_table, rope, attention = forward.rope_table, forward.rope, forward.attention
@@ -86,7 +108,7 @@ def _wrong(monkeypatch, mistake):
             "is_windowed",
             lambda m, layer, period: (layer + 1) % period < period - 1,
         ),
-        "no clamp": ("clamped_swiglu", lambda g, u: g * forward.sigmoid(1.702 * g) * (u + 1)),
+        "no clamp": ("clamped_swiglu", lambda g, u: g * sigmoid(1.702 * g) * (u + 1)),
         "short table only": ("longrope_table", lambda m, n, f: longrope_table(m, 0, f)),
         "long table only": ("longrope_table", lambda m, n, f: longrope_table(m, 1 << 30, f)),
         "factor of the file": (
@@ -97,6 +119,13 @@ def _wrong(monkeypatch, mistake):
         "every weight 1": (
             "sparsemixer_route",
             lambda s, n: (forward.softmax_route(s, n)[0], np.ones((len(s), 2))),
+        ),
+        "weights normalised": ("whole_softmax_route", forward.softmax_route),
+        "weights not normalised": ("softmax_route", forward.whole_softmax_route),
+        "no shared expert": ("shared_expert", lambda m, p, x, act: 0.0 * x),
+        "shared expert without its gate": (
+            "shared_expert",
+            lambda m, p, x, act: forward.mlp(m, p, x, act, "_shexp"),
         ),
         "gelu for silu": ("silu_gate", lambda g, u: forward.gelu_gate(g, u)),
     }
@@ -121,6 +150,23 @@ def _wrong(monkeypatch, mistake):
         ("llama-f32", "other rope style"),
         ("llama-bias-f32", "rope scaling ignored"),
         ("mixtral-f32", "gelu for silu"),
+        ("qwen2-yarn-q8_0", "rope scaling ignored"),
+        ("qwen2-f32", "other rope style"),
+        ("qwen3-f32", "other rope style"),
+        ("qwen2moe-f32", "shared expert without its gate"),
+        ("qwen2moe-f32", "no shared expert"),
+        ("qwen2moe-f32", "weights normalised"),
+        ("qwen2moe-dense-norm-f16", "weights not normalised"),
+        ("qwen3moe-f32", "weights not normalised"),
+        ("qwen3moe-dense-unnormed-f16", "weights normalised"),
+        ("olmoe-f32", "weights normalised"),
+        ("olmoe-norm-q4_0", "weights not normalised"),
+        ("deepseek-f32", "no shared expert"),
+        ("deepseek-f32", "weights normalised"),
+        ("deepseek-f32", "other rope style"),
+        ("granite-f32", "other rope style"),
+        ("granitemoe-f32", "weights not normalised"),
+        ("granitemoe-shared-f16", "no shared expert"),
         ("phimoe-f32", "long table only"),
         ("phimoe-f32", "factor of the file"),
         ("phimoe-f32", "softmax for sparsemixer"),

@@ -22,11 +22,29 @@ AFTER = ["attn/attention", "attn/o_proj", "attn_residual", "ffn_norm"]
 LLAMA = ["attn_norm", *ATTENTION, *AFTER]
 MLP = ["mlp/gate_proj", "mlp/up_proj", "mlp/activation", "mlp/down_proj", "ffn_residual"]
 MOE = ["moe/router", "moe/route", "moe/experts", "ffn_residual"]
+NORMED = ["attn_norm", *ATTENTION[:3], "attn/q_norm", "attn/k_norm", *ATTENTION[3:], *AFTER]
+SHARED = [
+    *("moe/router", "shared/gate_proj", "shared/up_proj", "moe/route", "shared/activation"),
+    *("shared/down_proj", "moe/experts", "shared/add", "ffn_residual"),
+]
+GATED = [
+    *(*SHARED[:3], "shared/router", *SHARED[3:6], "shared/gate", *SHARED[6:]),
+]
+SCALED = [*ATTENTION, *AFTER[:2], "attn_scale", *AFTER[2:]]
 LAYER = {
     "llama-f32": [*LLAMA, *MLP],
     "mixtral-f32": [*LLAMA, *MOE],
     "gpt-oss-f32": [*LLAMA, *MOE],
     "phimoe-f32": [*LLAMA, *MOE],
+    "deepseek-f32": [*LLAMA, *SHARED],
+    "qwen2-f32": [*LLAMA, *MLP],
+    "qwen2moe-f32": [*LLAMA, *GATED],
+    "qwen2moe-dense-norm-f16": [*LLAMA, *MLP],
+    "qwen3-f32": [*NORMED, *MLP],
+    "qwen3moe-f32": [*NORMED, *MOE],
+    "olmoe-f32": [*NORMED, *MOE],
+    "granite-f32": ["attn_norm", *SCALED, *MLP[:-1], "ffn_scale", "ffn_residual"],
+    "granitemoe-f32": ["attn_norm", *SCALED, *MOE[:-1], "ffn_scale", "ffn_residual"],
     "gemma3-f32": [
         "attn_norm",
         *ATTENTION[:3],
@@ -147,7 +165,10 @@ def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path):
     path = edited(MODELS / "llama-f32.gguf", tmp_path / "x.gguf", {"general.architecture": "mamba"})
     with pytest.raises(ModelError, match="'mamba' is not supported") as caught:
         build_model(read_gguf(path))
-    assert families() == ["gemma3", "gpt-oss", "llama", "phimoe"]
+    assert families() == [
+        *("deepseek", "gemma3", "gpt-oss", "granite", "granitemoe", "llama", "olmoe", "phimoe"),
+        *("qwen2", "qwen2moe", "qwen3", "qwen3moe"),
+    ]
     assert all(name in str(caught.value.hint) for name in families())
 
 
@@ -218,7 +239,10 @@ def test_gemma3_27b_scales_scores_by_the_width_of_its_stream(tmp_path):
     assert node.attributes["scale"].value == np.float32(width**-0.5)
 
 
-@pytest.mark.parametrize("case", ["llama-bias-f32", "phimoe-f32"])
+FUSED = ["llama-bias-f32", "phimoe-f32", "qwen2-f32", "qwen3moe-f32", "granite-f32", "olmoe-f32"]
+
+
+@pytest.mark.parametrize("case", FUSED)
 def test_fused_projections_are_the_rows_of_one_tensor(tmp_path, case):
     """attn_qkv and its bias give the same packed weights as three tensors and their biases."""
     source = MODELS / f"{case}.gguf"
@@ -227,6 +251,8 @@ def test_fused_projections_are_the_rows_of_one_tensor(tmp_path, case):
     for kind in ("weight", "bias"):
         for layer in range(2):
             names = [f"blk.{layer}.attn_{x}.{kind}" for x in "qkv"]
+            if names[0] not in reader:
+                continue
             values = np.concatenate([reader[name].data for name in names])
             fused = f"blk.{layer}.attn_qkv.{kind}"
             changes |= dict.fromkeys(names) | {fused: Tensor.of(fused, values)}
@@ -269,6 +295,18 @@ def _read(blocks, size):
         ("gemma3-f32", "gemma3.attention.sliding_window"),
         ("phimoe-f32", "phimoe.expert_count"),
         ("phimoe-f32", "phimoe.feed_forward_length"),
+        ("deepseek-f32", "deepseek.expert_count"),
+        ("deepseek-f32", "deepseek.expert_used_count"),
+        ("deepseek-f32", "deepseek.expert_shared_count"),
+        ("deepseek-f32", "deepseek.expert_feed_forward_length"),
+        ("deepseek-f32", "deepseek.feed_forward_length"),
+        ("qwen2-f32", "qwen2.feed_forward_length"),
+        ("qwen2moe-f32", "qwen2moe.expert_count"),
+        ("qwen3moe-f32", "qwen3moe.expert_count"),
+        ("olmoe-f32", "olmoe.expert_count"),
+        ("olmoe-f32", "olmoe.feed_forward_length"),
+        ("granitemoe-f32", "granitemoe.logit_scale"),
+        ("granite-f32", "granite.feed_forward_length"),
     ],
 )
 def test_a_missing_key_is_named(tmp_path, case, key):
@@ -313,6 +351,25 @@ def test_a_missing_key_is_named(tmp_path, case, key):
         ("phimoe-f32", "phimoe.rope.scaling.mscale", 0.0),
         ("phimoe-f32", "phimoe.rope.scaling.mscale", float("nan")),
         ("gemma3-f32", "gemma3.attention.sliding_window_pattern", [True, False]),
+        ("gemma3-f32", "gemma3.embedding_scale", 2.0),
+        ("mixtral-f32", "llama.attention.scale", -1.0),
+        ("mixtral-f32", "llama.attention.sliding_window", 128),
+        ("mixtral-f32", "llama.nextn_predict_layers", 2),
+        ("deepseek-f32", "deepseek.leading_dense_block_count", 2),
+        ("deepseek-f32", "deepseek.expert_gating_func", 2),
+        ("qwen2moe-f32", "qwen2moe.expert_gating_func", 4),
+        ("qwen2moe-f32", "qwen2moe.expert_weights_norm", 1),
+        ("qwen2moe-f32", "qwen2moe.expert_group_count", 4),
+        ("qwen2moe-f32", "qwen2moe.expert_used_count", [2, 3]),
+        ("qwen2-f32", "qwen2.attention.sliding_window", [16]),
+        ("qwen3moe-f32", "qwen3moe.router_logit_softcapping", 30.0),
+        ("qwen3moe-f32", "qwen3moe.interleave_moe_layer_step", 2),
+        ("olmoe-f32", "olmoe.attention.clamp_kqv", 8.0),
+        ("olmoe-f32", "olmoe.attention.clamp_kqv", [8.0]),
+        ("olmoe-f32", "olmoe.logit_scale", 2.0),
+        ("granite-f32", "granite.residual_scale", -0.5),
+        ("granite-f32", "granite.final_logit_softcapping", 30.0),
+        ("granitemoe-f32", "granitemoe.embedding_scale", float("inf")),
     ],
 )
 def test_a_value_out_of_range_is_named(tmp_path, case, key, value):
@@ -324,7 +381,7 @@ REQUIRED = sorted(
     (case, name)
     for case in (
         *("llama-f32", "mixtral-f32", "mixtral-split-f16", "gpt-oss-f32", "gemma3-f32"),
-        "phimoe-f32",
+        *("phimoe-f32", "deepseek-f32", "qwen2moe-f32", "olmoe-f32", "granitemoe-shared-f16"),
     )
     for name in read_gguf(MODELS / f"{case}.gguf").tensors
     if name.startswith("blk.1.") or "blk" not in name
@@ -336,7 +393,8 @@ OPTIONAL = {"rope_freqs.weight"}
 def test_a_missing_tensor_is_named(tmp_path, case, name):
     path = edited(MODELS / f"{case}.gguf", tmp_path / "x.gguf", tensors={name: None})
     tied = name == "output.weight" and case != "gpt-oss-f32"
-    bias = case == "phimoe-f32" and re.search(r"(attn_(q|k|v|output)|^output)\.bias", name)
+    biased = case.startswith(("phimoe", "qwen2"))
+    bias = biased and re.search(r"(attn_(q|k|v|output)|^output)\.bias", name)
     if tied or bias or name in OPTIONAL:
         build_model(read_gguf(path))
     else:
