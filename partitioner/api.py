@@ -15,7 +15,7 @@ from moesaic.partitioner.gguf import GgufFile, read_gguf
 from moesaic.partitioner.gguf.origin import read_origin
 from moesaic.partitioner.gguf.tokenizer import TokenizerFiles, convert_tokenizer
 from moesaic.partitioner.machine import DeviceSpec, parse_devices
-from moesaic.partitioner.plan.card import CARD_FILE, file_sizes, model_card
+from moesaic.partitioner.plan.card import put_card
 from moesaic.partitioner.plan.opened import Plan
 from moesaic.partitioner.plan.pack import Progress, pack_weights
 from moesaic.partitioner.plan.sources import weights_bytes
@@ -163,8 +163,7 @@ def _write(
             tokenizer.write(folder)
             (folder / MODEL_FILE).write_bytes(graph)
             (folder / PLAN_FILE).write_bytes(encode_plan(plan))
-            card = model_card(plan, file_sizes(folder))
-            (folder / CARD_FILE).write_text(card, encoding="utf-8")
+            put_card(folder, plan, before=target)
     return plan
 
 

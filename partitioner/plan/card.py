@@ -4,6 +4,7 @@ A card ends in a hash of itself. One that was edited no longer fits its hash, an
 """
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from moesaic.plan_format import ModelFacts, Origin, Parent, PlanFile
 from moesaic.replace import replace_files
 from moesaic.units import size, thousands
 
-__all__ = ["CARD_FILE", "file_sizes", "is_edited", "model_card", "write_card"]
+__all__ = ["CARD_FILE", "file_sizes", "is_edited", "model_card", "put_card", "write_card"]
 
 CARD_FILE: Final = "README.md"
 MAX_CARD_BYTES: Final = 1 << 20
@@ -71,6 +72,21 @@ def write_card(folder: Path, *, force: bool = False) -> Path:
             hint="check the path and its permissions",
         ) from error
     return path
+
+
+def put_card(folder: Path, file: PlanFile, before: Path) -> None:
+    """Writes the card of a new plan; an edited one of the plan that it replaces is kept.
+
+    Args:
+        folder: Where the new plan is being written; its other files are complete.
+        file: The new plan.
+        before: The plan directory that it will replace; it need not exist.
+    """
+    path, old = folder / CARD_FILE, before / CARD_FILE
+    if is_edited(before) and old.is_file():
+        shutil.copyfile(old, path)
+    else:
+        path.write_text(model_card(file, file_sizes(folder)), encoding="utf-8")
 
 
 def is_edited(folder: Path) -> bool:

@@ -249,6 +249,18 @@ def test_an_edited_card_is_kept(copied):
     assert "context of 512 tokens" in card(copied)
 
 
+def test_an_edited_card_outlives_the_plan(copied, tmp_path):
+    own = card(copied).replace("## Speed", "## My own measurements")
+    (copied / "README.md").write_text(own)
+    arguments = ("partition", DEMO_MODEL, "-o", copied, "--force", "--context", 512)
+    result = run(*arguments)
+    assert result.exit_code == 0 and "kept README.md" in result.stderr
+    assert card(copied) == own and moesaic.Plan.open(copied).limits.context == 512
+    shown("card", copied, "--force")
+    assert run(*arguments[:-1], 256).exit_code == 0
+    assert "context of 256 tokens" in card(copied)
+
+
 @pytest.mark.parametrize("text", ["", "my model\n", "---\nlicense: mit\n---\n", "x" * (2 << 20)])
 def test_a_card_of_somebody_else_is_kept(copied, text):
     (copied / "README.md").write_text(text)
