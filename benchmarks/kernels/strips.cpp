@@ -8,7 +8,7 @@
 // bandwidth for every codec, and nearer with two threads, which share it. With 12 tokens to a panel
 // a column block costs 8 dot products, a product of scales and an fma a token, and on a core that
 // does all of them in the same pipes at most 8 / 10 of the peak remains (8 / 11 with minima, 8 / 12
-// for the two groups of u6_super, 8 / 14 for the two sums and the minima of u2_super_min). Tokens
+// for the two groups of u6_super, 8 / 13 with the inner minima of u2_super_min). Tokens
 // in between see both.
 #include <immintrin.h>
 #include <sys/mman.h>
