@@ -10,8 +10,8 @@
 
 namespace moesaic::cpu::avx512 {
 
-constexpr int kFewTokens =
-    4;  // strips are read side by side, and what is made of them is used little
+// Up to this many tokens are bound by reading strips; what is unpacked is used little.
+constexpr int kFewTokens = 4;
 
 // A power of two, or one less than that.
 template <int kFactor>
