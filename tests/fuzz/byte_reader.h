@@ -23,7 +23,8 @@ class ByteReader {
   }
 
   std::string string() {
-    const size_t size = std::min<size_t>(take<uint8_t>(), bytes_.size());
+    const size_t asked = take<uint8_t>();  // before the size: it shortens the rest
+    const size_t size = std::min(asked, bytes_.size());
     const std::string text(reinterpret_cast<const char*>(bytes_.data()), size);
     bytes_ = bytes_.subspan(size);
     return text;
