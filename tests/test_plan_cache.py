@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MODELS
+from kit.split_gguf import split
 
 import moesaic
 from moesaic import plan_cache
@@ -303,3 +304,23 @@ def test_the_runtime_half_sees_no_model_file():
     with pytest.raises(moesaic.PlanError, match="is a model file") as caught:
         PlanRuntime(MODEL)
     assert "partition" in caught.value.hint
+
+
+def test_a_split_model_is_made_of_all_its_files(tmp_path, capsys):
+    whole = generated(MODEL)
+    first = split(MODEL, tmp_path, [4, 5])
+    others = sorted(set(tmp_path.glob("*.gguf")) - {first})
+    assert generated(first) == whole
+    (entry,) = (e for e in plan_cache.entries() if e.source == first)
+    assert [s.path for s in entry.record.sources] == [str(first), *map(str, others)]
+    others[-1].touch()  # not certain to be the same any more, so looked at
+    capsys.readouterr()
+    assert generated(first) == whole
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_is_missing():
+    with pytest.raises(moesaic.ModelError, match="no such file"):
+        moesaic.Runtime("nowhere.gguf")
+    with pytest.raises(moesaic.PlanError, match="nowhere"):
+        moesaic.Runtime("nowhere")

@@ -52,7 +52,7 @@ class Runtime(PlanRuntime):
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         path = Path(plan)
-        if not os.path.isfile(path):
+        if not _is_model(path):
             super().__init__(
                 path,
                 threads=threads,
@@ -85,6 +85,11 @@ class Runtime(PlanRuntime):
         super().close()
         if hasattr(self, "_release"):
             self._release()
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path is a model file, or is meant to be one."""
+    return os.path.isfile(path) or (path.suffix == ".gguf" and not os.path.isdir(path))
 
 
 def _announce(message: str) -> None:
