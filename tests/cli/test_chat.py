@@ -287,3 +287,8 @@ def test_a_template_name_that_is_a_path_is_refused(tmp_path):
     assert refused.returncode == 1
     assert "tokenizer.chat_template.../../evil" in refused.stderr
     assert "letters, digits" in refused.stderr
+
+
+def test_other_commands_do_not_wait_for_line_editing():
+    code = "import sys, moesaic.cli; sys.exit('prompt_toolkit' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

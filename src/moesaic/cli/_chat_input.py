@@ -1,7 +1,6 @@
-"""Where a chat's messages come from: a terminal with line editing, or a pipe."""
+"""Messages typed in a terminal, with line editing and history."""
 
 import os
-import sys
 from collections.abc import Iterator
 
 from prompt_toolkit import PromptSession
@@ -10,9 +9,8 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from moesaic.cache import cache_folder
 from moesaic.cli._render import err
-from moesaic.errors import RequestError
 
-__all__ = ["Typed", "piped_lines"]
+__all__ = ["Typed"]
 
 
 class Typed:
@@ -38,16 +36,6 @@ class Typed:
                 yield self._session.prompt(">>> ")
             except (EOFError, KeyboardInterrupt):
                 return
-
-
-def piped_lines() -> Iterator[str]:
-    """Yields the lines of stdin, each one message; empty ones are left out."""
-    try:
-        for line in sys.stdin:
-            if line.strip():
-                yield line.rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"stdin: not text: {error}", hint="give text in UTF-8") from None
 
 
 def _history() -> History:

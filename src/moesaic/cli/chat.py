@@ -1,12 +1,12 @@
 """``moesaic chat``: a conversation in the terminal, or one message a line from a pipe."""
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from moesaic.cli._chat_input import Typed, piped_lines
 from moesaic.cli._chat_session import ChatSession
 from moesaic.cli._open import open_runtime
 from moesaic.cli._render import errors_as_messages
@@ -88,7 +88,23 @@ def chat(
         )
         if load is not None:
             session.command(f"/load {load}")
-        session.run(Typed(history=not no_history) if interactive else piped_lines())
+        session.run(_typed(history=not no_history) if interactive else _piped())
+
+
+def _typed(*, history: bool) -> Iterable[str]:
+    from moesaic.cli._chat_input import Typed  # loads what no other command needs
+
+    return Typed(history=history)
+
+
+def _piped() -> Iterator[str]:
+    """Yields the lines of stdin, each one message; empty ones are left out."""
+    try:
+        for line in sys.stdin:
+            if line.strip():
+                yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"stdin: not text: {error}", hint="give text in UTF-8") from None
 
 
 def _choose_template(tokenizer: Tokenizer, choice: str | None) -> None:
