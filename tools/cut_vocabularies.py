@@ -5,12 +5,16 @@
 The folders hold `tokenizer.json` and `tokenizer_config.json`. A cut-down tokenizer keeps the
 original's settings, the first merges and what these need. For each, `OUTPUT/NAME.json` holds the
 GGUF metadata that stands for it and the ids of the texts in `OUTPUT/texts.json`.
+
+NAME=FILE.gguf takes a vocabulary without its original; the ids are then those of `plain_bpe`, which
+needs the `regex` package.
 """
 
 import json
 import sys
 from pathlib import Path
 
+import gguf
 from compare_tokenizers import PRE, gguf_keys
 from hard_texts import hard_texts
 from tokenizers import Tokenizer
@@ -56,6 +60,9 @@ def main(output: Path, *originals: str) -> None:
     texts = [t for t in hard_texts(SPECIALS, count=60, seed=5) if len(t) <= TEXT_CHARS]
     _write(output / "texts.json", texts)
     for name, folder in (item.split("=", 1) for item in originals):
+        if folder.endswith(".gguf"):
+            _cut_gguf(output, name, Path(folder), texts)
+            continue
         original = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
         config = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
         small = cut(original)
@@ -66,6 +73,37 @@ def main(output: Path, *originals: str) -> None:
             record[key] = [judge.encode(t, add_special_tokens=False).ids for t in texts]
         _write(output / f"{name}.json", record)
         print(name, len(small["model"]["vocab"]), "tokens", len(small["added_tokens"]), "added")
+
+
+def _cut_gguf(output: Path, name: str, path: Path, texts: list[str]) -> None:
+    from plain_bpe import PlainBpe  # its package is not everywhere
+
+    fields = gguf.GGUFReader(path).fields
+    tokens, kinds, merges = (
+        fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "token_type", "merges")
+    )
+    control, user_defined = int(gguf.TokenType.CONTROL), int(gguf.TokenType.USER_DEFINED)
+    added = [i for i, kind in enumerate(kinds) if kind in (control, user_defined)]
+    original = {
+        "model": {
+            "vocab": {token: i for i, token in enumerate(tokens) if i not in added},
+            "merges": merges,
+            "byte_fallback": False,
+            "unk_token": None,
+        },
+        "added_tokens": [
+            {"id": i, "content": tokens[i], "special": kinds[i] == control} for i in added
+        ],
+        "post_processor": {},
+    }
+    roles = {f"tokenizer.ggml.{role}_token_id": f"{role}_token" for role in ("bos", "eos")}
+    config = {role: tokens[fields[key].contents()] for key, role in roles.items() if key in fields}
+    keys = gguf_keys(cut(original), config, name)
+    judge = PlainBpe(keys)
+    record: dict[str, object] = {"metadata": keys}
+    for key, as_text in (("ids", False), ("ids_special_as_text", True)):
+        record[key] = [judge.encode(text, special_as_text=as_text) for text in texts]
+    _write(output / f"{name}.json", record)
 
 
 def _write(path: Path, value: object) -> None:

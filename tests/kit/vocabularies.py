@@ -8,7 +8,7 @@ from kit import tiny_gguf as tiny
 from moesaic.partitioner.gguf import Metadata, TokenizerFiles, convert_tokenizer, read_gguf
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizers"
-NAMES = ("gemma3", "gptoss", "llama2", "llama3", "qwen3")
+NAMES = ("deepseek-llm", "gemma3", "gptoss", "llama2", "llama3", "olmo", "qwen3", "refact")
 
 
 def golden(name: str) -> dict:
