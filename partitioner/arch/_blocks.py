@@ -4,6 +4,7 @@ Each adds nodes to a `Builder` and returns a value, float32 [batch, sequence, wi
 are those of GGUF, without the layer. Attention and the feed-forward half have files of their own.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -27,7 +28,7 @@ def linear(
     bias: Bias = "none",
     fused: tuple[str, int, int] | None = None,
 ) -> ir.Value:
-    """Adds x · weightᵀ + bias.
+    """Adds x · weightᵀ + bias, the product times `<tensor>.scale` if the file has one.
 
     Args:
         b: The model.
@@ -40,9 +41,14 @@ def linear(
     """
     place = (f"{fused[0]}.weight", *fused[1:]) if fused else None
     weight = b.weights.matrix(f"{tensor}.weight", rows, width_of(x), within=place)
-    biased = bias == "required" or b.weights.has(f"{fused[0] if fused else tensor}.bias")
+    source = fused[0] if fused else tensor
+    biased = bias == "required" or b.weights.has(f"{source}.bias")
+    factor = _product_scale(b, source)
     if bias == "none" or not biased:
-        return multiply(b, name, x, weight, None)
+        y = multiply(b, name, x, weight, None)
+        return y if factor == 1 else scale(b, f"{name}_scale", y, factor)
+    if factor != 1:
+        b.weights.refuse(f"{source}.scale", "not supported for a product that has a bias")
     place = (f"{fused[0]}.bias", *fused[1:]) if fused else None
     return multiply(b, name, x, weight, b.weights.vector(f"{tensor}.bias", rows, within=place))
 
@@ -154,6 +160,22 @@ def finish(b: Builder, logits: ir.Value, hyper: Hyper) -> Model:
         parameters=_elements(gguf),
     )
     return b.finish(logits, facts)
+
+
+def _product_scale(b: Builder, tensor: str) -> float:
+    """Returns the second-level scale of a weight, 1 if there is none.
+
+    Files of NVFP4 weights have it, and the scale that their inputs had, which plays no part here.
+    """
+    if b.weights.has(f"{tensor}.input_scale"):
+        b.weights.floats(f"{tensor}.input_scale", 1)
+    key = f"{tensor}.scale"
+    if not b.weights.has(key):
+        return 1.0
+    factor = float(b.weights.floats(key, 1)[0])
+    if not math.isfinite(factor):
+        b.weights.refuse(key, f"expected a finite number but got {factor}")
+    return factor
 
 
 def width_of(x: ir.Value) -> int:

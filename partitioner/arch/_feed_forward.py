@@ -194,6 +194,8 @@ def _experts(
 def _expert_stack(b: Builder, spec: Mixture, hidden: int) -> ir.Value:
     """Returns the weight with one record an expert: matrices, then biases if there are any."""
     weights, count, width = b.weights, spec.experts, spec.width
+    for role in ("gate", "up", "down", "gate_up"):
+        weights.refuse(f"ffn_{role}_exps.scale", "scales of experts are not supported")
     if weights.has("ffn_gate_up_exps.weight"):
         fused = count, 2 * width, hidden
         tensor = "ffn_gate_up_exps.weight"

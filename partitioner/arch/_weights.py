@@ -59,6 +59,15 @@ class Weights:
         """Raises a `ModelError` about a tensor, by its full name."""
         raise ModelError(f"{self.gguf.path}: tensor {tensor!r}: {message}", hint=hint)
 
+    def refuse(self, name: str, why: str) -> None:
+        """Raises a `ModelError` if the file has a tensor that changes what is computed."""
+        if self.has(name):
+            self.fail(
+                self._prefix + name,
+                why,
+                hint="the model is a variant that this version does not support",
+            )
+
     def has(self, name: str) -> bool:
         """Tells whether the file has a tensor."""
         return self._prefix + name in self.gguf.tensors

@@ -8,6 +8,7 @@ from conftest import MODELS
 from kit.edited_gguf import edited
 from kit.tiny_gguf import Tensor
 
+import moesaic
 from moesaic.errors import ModelError
 from moesaic.partitioner.arch import build_model
 from moesaic.partitioner.gguf import read_gguf
@@ -118,3 +119,48 @@ def test_blocks_that_predict_further_tokens_are_left_out(tmp_path):
     beyond = {"blk.3.attn_norm.weight": Tensor.of("blk.3.attn_norm.weight", np.zeros(36, "f4"))}
     path = edited(source, tmp_path / "y.gguf", keys, tensors | beyond)
     assert "'blk.3.attn_norm.weight': unexpected" in error_of(path)
+
+
+def scaled(tmp_path, case, *names, value=0.5):
+    tensors = {name: Tensor.of(name, np.array([value], np.float32)) for name in names}
+    return edited(MODELS / f"{case}.gguf", tmp_path / "x.gguf", tensors=tensors)
+
+
+def test_the_scale_of_a_weight_multiplies_its_product(tmp_path):
+    names = [f"blk.1.{tensor}.scale" for tensor in ("attn_q", "ffn_down_shexp", "attn_output")]
+    path = scaled(tmp_path, "deepseek-f32", *names, "blk.0.ffn_up.input_scale")
+    built = nodes(build_model(read_gguf(path)))
+    factors = {n: node.attributes["factor"].value for n, node in built.items() if "scale" in n}
+    expected = ("attn/q_proj", "attn/o_proj", "shared/down_proj")
+    assert factors == {f"/layers.1/{name}_scale": 0.5 for name in expected}
+    assert built["/layers.1/attn/q_rope"].inputs[0].name == "/layers.1/attn/q_proj_scale/output_0"
+
+
+def test_a_scaled_weight_gives_the_logits_of_the_weight_times_the_scale(tmp_path):
+    name, source = "blk.0.ffn_down.weight", MODELS / "qwen3-f32.gguf"
+    half = Tensor.of(name, read_gguf(source).dequantize(name) / 2)
+    path = scaled(tmp_path, "qwen3-f32", "blk.0.ffn_down.scale")
+    logits = []
+    for model_path in (path, edited(source, tmp_path / "y.gguf", tensors={name: half})):
+        moesaic.partition(model_path, tmp_path / "plan", kv_type="f32", force=True)
+        with moesaic.Runtime(tmp_path / "plan") as rt:
+            logits.append(rt.logits([1, 2, 3]))
+    np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_scale_of_one_is_none(tmp_path):
+    path = scaled(tmp_path, "qwen2-f32", "blk.0.attn_q.scale", "blk.0.ffn_up.scale", value=1)
+    assert list(nodes(build_model(read_gguf(path)))) == list(nodes(model("qwen2-f32")))
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "value"),
+    [
+        ("qwen2-f32", "blk.0.attn_q.scale", 0.5),
+        ("qwen3moe-f32", "blk.1.ffn_down_exps.scale", 0.5),
+        ("qwen3-f32", "blk.1.ffn_down.scale", np.nan),
+        ("qwen3-f32", "output.scale", 0.5),
+    ],
+)
+def test_scales_that_are_not_supported_are_named(tmp_path, case, name, value):
+    assert f"tensor '{name}'" in error_of(scaled(tmp_path, case, name, value=value))
