@@ -24,7 +24,9 @@ from moesaic.plan_format import (
 )
 
 __all__ = [
+    "CUDA_RESERVE",
     "MemoryPlan",
+    "cache_bytes",
     "check_budgets",
     "kv_bytes",
     "kv_row_bytes",
@@ -81,7 +83,9 @@ def plan_memory(
         steps = [step for step in program.steps if step.device == spec.name]
         scratch = max((scratch_bytes(step, tensors, limits, program) for step in steps), default=0)
         plan.buffers.extend(map(_buffer, own, offsets, [limits] * len(own)))
-        plan.devices.append(Device(spec.name, spec.provider, spec.budget, arena, scratch))
+        plan.devices.append(
+            Device(spec.name, spec.provider, spec.budget, arena, scratch, spec.speed)
+        )
         parts = {
             "weights": _weight_bytes(steps, tensors),
             "kv": kv_bytes(program.caches, limits, spec.name),
@@ -104,15 +108,20 @@ def _reserve(
 def kv_bytes(caches: Iterable[Cache], limits: Limits, device: str) -> int:
     """Returns the bytes of a device's KV caches, whole pools."""
     caches = list(caches)
+    sizes = cache_bytes(caches, limits)
+    return sum(size for cache, size in zip(caches, sizes, strict=True) if cache.device == device)
+
+
+def cache_bytes(caches: Sequence[Cache], limits: Limits) -> list[int]:
+    """Returns the bytes of the pool of each of a plan's caches."""
     window = max((cache.window for cache in caches), default=0)
-    return sum(
+    return [
         _pages(limits, window if cache.window else 0)
         * PAGE_TOKENS
         * cache.kv_heads
         * (kv_row_bytes(cache.dtype, cache.k_dim) + kv_row_bytes(cache.dtype, cache.v_dim))
         for cache in caches
-        if cache.device == device
-    )
+    ]
 
 
 def kv_row_bytes(kv_type: KvType, dim: int) -> int:
@@ -145,7 +154,12 @@ def scratch_bytes(
 
 
 def check_budgets(
-    plan: MemoryPlan, program: Program, tensors: Mapping[str, Tensor], limits: Limits
+    plan: MemoryPlan,
+    program: Program,
+    tensors: Mapping[str, Tensor],
+    limits: Limits,
+    *,
+    placed: bool = False,
 ) -> None:
     """Raises a `PlacementError` if a device needs more than its budget.
 
@@ -160,18 +174,20 @@ def check_budgets(
             f"{memory.kv}, activations {memory.activations}, staging {memory.staging}), "
             f"{memory.total - device.budget} more than the budget of {device.budget}; the first "
             f"node that does not fit is {node}",
-            hint=_what_helps(device.name, memory, limits),
+            hint=_what_helps(device.name, memory, limits, placed=placed),
         )
 
 
-def _what_helps(device: str, memory: Memory, limits: Limits) -> str:
+def _what_helps(device: str, memory: Memory, limits: Limits, *, placed: bool) -> str:
     option = "ram" if device == "cpu" else "vram"
     advice = f"raise {option} to {memory.total}"
     if memory.kv > memory.total // 10:
         advice += f", lower context ({limits.context}) or sequences ({limits.sequences})"
     if memory.activations > memory.total // 10:
         advice += f", lower batch ({limits.batch})"
-    return advice if device == "cpu" else f"{advice}, or plan without {device}"
+    if placed:
+        advice += f", or place less on {device}"
+    return advice
 
 
 def _first_to_exceed(
@@ -189,7 +205,7 @@ def _first_to_exceed(
             if name and name not in seen:
                 seen.add(name)
                 used += _owned_bytes(step, tensors[name])
-        if step.op == "Attention":
+        if "cache" in step.attrs:
             used += kv_bytes([program.caches[step.attrs["cache"]]], limits, memory.device)
         if used > budget:
             break

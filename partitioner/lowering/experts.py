@@ -5,9 +5,9 @@ from dataclasses import replace
 import msgspec
 
 from moesaic.errors import PlacementError
-from moesaic.partitioner.assign import Placement
 from moesaic.partitioner.lowering.program import Program, step
 from moesaic.partitioner.machine import CPU
+from moesaic.partitioner.placement import Placement
 from moesaic.plan_format import Step
 
 

@@ -4,13 +4,13 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from moesaic.partitioner.assign import Placement
 from moesaic.partitioner.lowering.copies import insert_copies
 from moesaic.partitioner.lowering.experts import split_experts
 from moesaic.partitioner.lowering.fuse import fuse_linears
 from moesaic.partitioner.lowering.program import Program, Value
 from moesaic.partitioner.lowering.select import select_rows
 from moesaic.partitioner.ops import OPERATORS, Operator
+from moesaic.partitioner.placement import Placement
 from moesaic.plan_format import Cache, KvType, Step
 
 _GRAPH_POSITIONS = "Positions"

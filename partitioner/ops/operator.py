@@ -17,7 +17,7 @@ class Load:
 
     rows: int
     context: int
-    kv_bytes: int = 2
+    kv_bytes: float = 2
 
 
 @dataclass(frozen=True, slots=True)
