@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import onnx_ir as ir
 
 from moesaic.errors import PlanError
 from moesaic.partitioner.arch import Model, build_model
+from moesaic.partitioner.assign.rules import rule_device
 from moesaic.partitioner.gguf import GgufFile, read_gguf
 from moesaic.partitioner.gguf.origin import read_origin
 from moesaic.partitioner.gguf.tokenizer import TokenizerFiles, convert_tokenizer
-from moesaic.partitioner.machine import DeviceSpec, parse_devices
+from moesaic.partitioner.machine import CPU, DeviceSpec, parse_devices
 from moesaic.partitioner.plan.card import put_card
 from moesaic.partitioner.plan.opened import Plan
 from moesaic.partitioner.plan.pack import Progress, pack_weights
@@ -34,6 +36,7 @@ from moesaic.partitioner.plan.writer import (
 from moesaic.partitioner.planning import choose_limits, make_plan, with_tensors
 from moesaic.plan_file import check_weights, file_inside, read_plan, reading
 from moesaic.plan_format import KV_TYPES, KvType, PlanFile, Source
+from moesaic.usage_format import Usage, read_usage
 
 __all__ = ["partition"]
 
@@ -52,6 +55,8 @@ class _Wishes:
     sequences: int | None
     batch: int | None
     kv_type: KvType | None
+    place: list[str] | None
+    usage: StrPath | None
 
 
 def partition(
@@ -65,6 +70,8 @@ def partition(
     sequences: int | None = None,
     batch: int | None = None,
     kv_type: str | None = None,
+    place: str | Sequence[str] | None = None,
+    usage: StrPath | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -77,38 +84,51 @@ def partition(
     Args:
         model: A GGUF file or a plan directory.
         output: The directory to write. May be left out for a plan or a dry run.
-        devices: Devices and budgets to plan for, like ``cpu,cuda:0=24GiB``; default the host.
-        vram: Bytes to use on CUDA devices for which `devices` gives no budget, like ``8GiB``.
+        devices: Devices and budgets to plan for, like ``cpu,cuda:0=24GiB``; they need not be here.
+            Default is the host, and ``cuda:0`` if `vram` is given. Without a budget a GPU gets
+            everything but the experts.
+        vram: Bytes to use on CUDA devices for which `devices` gives no budget, like ``8GiB``. The
+            driver's share counts.
         ram: Bytes to use on the host.
         context: Tokens of one sequence; default what the model was trained for, at most 8192.
         sequences: Sequences live at once; default 8.
         batch: Tokens of one step, the prefill chunk; default 512.
         kv_type: Type of the KV cache: ``f16`` (default), ``f32``, ``bf16`` or ``q8_0``.
+        place: Rules ``REGEX=DEVICE`` that put the nodes whose name the expression is found in on a
+            device; the last that matches wins. An empty one drops those of the old plan.
+        usage: A profile recorded by ``moesaic run --record-usage``: the most used experts are the
+            first on the GPU. Empty drops that of the old plan.
         force: Replace an existing plan at `output`.
-        dry_run: Plan without writing anything.
+        dry_run: Plan and check everything, but write nothing.
         progress: Called with (bytes done, bytes in all) while weights are packed.
 
     Raises:
         ModelError: The model file is malformed or not supported.
-        PlacementError: The model does not fit the devices.
+        PlacementError: The model does not fit the devices, or a device or a rule is wrong.
         PlanError: An argument or the output is wrong, or the plan cannot be written.
-        DeviceError: `vram` is given, but there is no CUDA device.
     """
-    wishes = _Wishes(devices, vram, ram, context, sequences, batch, _kv_type(kv_type))
+    rules = [place] if isinstance(place, str) else place
+    wishes = _Wishes(
+        *(devices, vram, ram, context, sequences, batch, _kv_type(kv_type)),
+        place=None if rules is None else [rule for rule in rules if rule],
+        usage=usage,
+    )
     source = Path(model)
     if os.path.isdir(source):  # unlike Path's method, False where it may not look
         return _place_anew(source, output, wishes, dry_run=dry_run)
     target = None if output is None else Path(output)
-    if not dry_run:
-        if target is None:
-            raise PlanError("no output was given", hint="give the plan directory to write")
+    if target is not None:
         _check_output(source, target, force=force)
+    elif not dry_run:
+        raise PlanError("no output was given", hint="give the plan directory to write")
     gguf = read_gguf(source)
     built = build_model(gguf, wishes.kv_type or "f16")
-    plan = _plan_model(gguf, built, wishes)
-    if dry_run or target is None:
-        return Plan(target, plan)
-    return Plan(target, _write(built, gguf, plan, target, force=force, progress=progress))
+    files = _prepare(gguf, built, _plan_model(gguf, built, wishes))
+    free = None if target is None else require_space(target, files.bytes)
+    plan = files.plan
+    if not dry_run and target is not None:
+        plan = _write(built, files, target, force=force, progress=progress)
+    return Plan(target, plan, disk_bytes=files.bytes, disk_free=free)
 
 
 def _check_output(source: Path, target: Path, *, force: bool) -> None:
@@ -137,31 +157,43 @@ def _plan_model(gguf: GgufFile, built: Model, wishes: _Wishes) -> PlanFile:
         limits,
         devices,
         kv_type=wishes.kv_type or "f16",
+        place=wishes.place or [],
+        usage=_read_usage(wishes.usage, None),
+        usage_path=wishes.usage,
     )
 
 
-def _write(
-    built: Model,
-    gguf: GgufFile,
-    plan: PlanFile,
-    target: Path,
-    *,
-    force: bool,
-    progress: Progress | None,
-) -> PlanFile:
-    """Writes the directory and returns the plan as written."""
-    tokenizer: TokenizerFiles = convert_tokenizer(gguf.metadata)
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What a plan directory holds besides its weights, and the bytes of all of it."""
+
+    plan: PlanFile
+    graph: bytes
+    tokenizer: TokenizerFiles
+    bytes: int
+
+
+def _prepare(gguf: GgufFile, built: Model, plan: PlanFile) -> _Files:
+    """Makes everything but the weights; whatever the model file lacks for it is an error."""
+    tokenizer = convert_tokenizer(gguf.metadata)
     graph, digest = encode_graph(built.graph)
     plan = msgspec.structs.replace(plan, model_sha256=digest)
     texts = len(graph), len(encode_plan(plan)), len(tokenizer.tokenizer_text.encode())
-    require_space(target, weights_bytes(built.tensors) + sum(texts) + _SLACK_BYTES)
+    size = weights_bytes(built.tensors) + sum(texts) + _SLACK_BYTES
+    return _Files(plan, graph, tokenizer, size)
+
+
+def _write(
+    built: Model, files: _Files, target: Path, *, force: bool, progress: Progress | None
+) -> PlanFile:
+    """Writes the directory and returns the plan as written."""
     with new_directory(target, force=force) as folder:
         weights = folder / WEIGHTS_FILE
         packed = pack_weights(built.sources, weights, progress, target=target / WEIGHTS_FILE)
-        plan = with_tensors(plan, packed)
+        plan = with_tensors(files.plan, packed)
         with writing(target):
-            tokenizer.write(folder)
-            (folder / MODEL_FILE).write_bytes(graph)
+            files.tokenizer.write(folder)
+            (folder / MODEL_FILE).write_bytes(files.graph)
             (folder / PLAN_FILE).write_bytes(encode_plan(plan))
             put_card(folder, plan, before=target)
     return plan
@@ -182,6 +214,8 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
     changed = _graph_type(kv_type) != _graph_type(before)
     if changed:
         _retype_caches(graph, kv_type)
+    devices = _devices_anew(old, wishes)
+    place, dropped = _rules_anew(old, wishes, devices)
     plan = make_plan(
         graph.graph,
         old.tensors,
@@ -193,8 +227,12 @@ def _place_anew(folder: Path, output: StrPath | None, wishes: _Wishes, *, dry_ru
             _either(wishes.sequences, old.limits.sequences),
             _either(wishes.batch, old.limits.batch),
         ),
-        _devices_anew(old, wishes),
+        devices,
         kv_type=kv_type,
+        place=place,
+        usage=_read_usage(wishes.usage, old.wishes.usage),
+        usage_path=wishes.usage,
+        notes=[f"place: {rule!r} no longer holds, the plan has no such device" for rule in dropped],
     )
     rewritten = None if intact and not changed else encode_graph(graph)
     digest = old.model_sha256 if rewritten is None else rewritten[1]
@@ -212,14 +250,36 @@ def _devices_anew(old: PlanFile, wishes: _Wishes) -> list[DeviceSpec]:
     """Returns the devices asked for, else those of the old plan with the budgets asked for."""
     if wishes.devices is not None:
         return parse_devices(wishes.devices, wishes.vram, wishes.ram)
-    budget = {"cpu": wishes.ram}
+    recorded = dict(old.wishes.devices) or {d.name: d.budget for d in old.devices}
+    if wishes.vram is not None and set(recorded) == {CPU}:
+        recorded["cuda:0"] = None
     items = [
-        device.name
-        if budget.get(device.name, wishes.vram) is not None or device.budget is None
-        else f"{device.name}={device.budget}"
-        for device in old.devices
+        name
+        if budget is None or (wishes.ram if name == CPU else wishes.vram) is not None
+        else f"{name}={budget}"
+        for name, budget in recorded.items()
     ]
     return parse_devices(",".join(items), wishes.vram, wishes.ram)
+
+
+def _rules_anew(
+    old: PlanFile, wishes: _Wishes, devices: Sequence[DeviceSpec]
+) -> tuple[list[str], list[str]]:
+    """Returns the rules asked for, else those of the old plan; and those of it that are dropped.
+
+    They are dropped if their device is no longer there.
+    """
+    if wishes.place is not None:
+        return wishes.place, []
+    names = {device.name for device in devices}
+    kept = [rule for rule in old.wishes.place if rule_device(rule) in names]
+    return kept, [rule for rule in old.wishes.place if rule not in kept]
+
+
+def _read_usage(path: StrPath | None, otherwise: Usage | None) -> Usage | None:
+    if path is None:
+        return otherwise
+    return read_usage(Path(path)) if str(path) else None
 
 
 def _read_graph(folder: Path, sha256: str, kv_type: KvType) -> tuple[ir.Model, bool]:

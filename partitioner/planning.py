@@ -1,8 +1,8 @@
 """From a graph and a wish to the contents of ``plan.json``; no file is touched."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import onnx_ir as ir
@@ -73,7 +73,8 @@ def make_plan(
     kv_type: KvType = "f16",
     place: Sequence[str] = (),
     usage: Usage | None = None,
-    usage_path: Path | None = None,
+    usage_path: str | os.PathLike[str] | None = None,
+    notes: Sequence[str] = (),
     placement: Placement | None = None,
 ) -> PlanFile:
     """Assigns, lowers and plans memory. GPUs on which nothing is placed are left out.
@@ -89,6 +90,7 @@ def make_plan(
         place: ``REGEX=DEVICE`` rules, which overrule everything else.
         usage: How often each expert is chosen.
         usage_path: The file of the profile, for messages.
+        notes: What else is remarkable about the placement.
         placement: Where nodes run; by default `assign` decides.
 
     Raises:
@@ -101,9 +103,9 @@ def make_plan(
     if usage is not None:
         check_usage(usage, facts.architecture, problem.expert_counts, usage_path)
     lowered = _Lowered(problem)
-    notes: list[str] = []
     if placement is None:
-        placement, notes = assign(problem, lowered.needs)
+        placement, found = assign(problem, lowered.needs)
+        notes = [*notes, *found]
     made = lowered.of(placement)
     program, memory = made.program, made.memory
     check_budgets(memory, program, by_name, limits, placed=bool(place))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moesaic.errors import PlacementError
 from moesaic.partitioner.machine import CPU
 
-__all__ = ["Pin", "apply_rules"]
+__all__ = ["Pin", "apply_rules", "rule_device"]
 
 _HINT = "write rules like '/layers[.][0-3]/moe/experts=cuda:0'"
 _SUGGESTIONS = 3
@@ -47,9 +47,15 @@ def apply_rules(
     return pins
 
 
+def rule_device(rule: str) -> str:
+    """Returns the device that a rule names."""
+    device = rule.rpartition("=")[2].strip()
+    return "cuda:0" if device == "cuda" else device
+
+
 def _parse(rule: str, devices: Sequence[str]) -> tuple[re.Pattern[str], str]:
-    text, equals, device = rule.rpartition("=")
-    device = "cuda:0" if device.strip() == "cuda" else device.strip()
+    text, equals, _ = rule.rpartition("=")
+    device = rule_device(rule)
     if not equals or not text:
         raise PlacementError(f"place: {rule!r} is not REGEX=DEVICE", hint=_HINT)
     try:

@@ -1,7 +1,7 @@
 """How likely each expert is to be chosen, from a recorded usage profile."""
 
+import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -14,7 +14,10 @@ _HINT = "record a profile of this model: `moesaic run PLAN --record-usage usage.
 
 
 def check_usage(
-    usage: Usage, architecture: str, experts: Mapping[str, int], path: Path | None = None
+    usage: Usage,
+    architecture: str,
+    experts: Mapping[str, int],
+    path: str | os.PathLike[str] | None = None,
 ) -> None:
     """Checks that a profile is one of this model.
 

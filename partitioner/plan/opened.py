@@ -16,11 +16,23 @@ class Plan:
     Attributes:
         path: The directory, None for a dry run without an output.
         file: The content of ``plan.json``.
+        disk_bytes: Bytes that writing the directory takes at most, None for a plan read or placed
+            anew.
+        disk_free: Bytes that were free there before.
     """
 
-    def __init__(self, path: Path | None, file: PlanFile) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        file: PlanFile,
+        *,
+        disk_bytes: int | None = None,
+        disk_free: int | None = None,
+    ) -> None:
         self.path = path
         self.file = file
+        self.disk_bytes = disk_bytes
+        self.disk_free = disk_free
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> "Plan":
@@ -92,9 +104,6 @@ class Plan:
         return "; ".join(map(self._reason, rows))
 
     def _reason(self, row: Assignment) -> str:
-        kind = "experts" if row.node.endswith("/moe/experts") else "no experts"
-        only = len(self.file.devices) == 1
-        rule = "the only device" if only else f"{kind}, so this device by default"
-        measured = row.decode_seconds > 0
-        cost = f"{row.decode_seconds * 1e6:.0f} µs a token" if measured else "speed not measured"
-        return f"{row.node} runs on {row.device}: {rule}; {row.weight_bytes} weight bytes, {cost}"
+        cost = f"{row.decode_seconds * 1e6:.3g} µs a token predicted"
+        why = row.why or "no reason was recorded"
+        return f"{row.node} runs on {row.device}: {why}; {row.weight_bytes} weight bytes, {cost}"

@@ -51,8 +51,12 @@ def encode_plan(plan: PlanFile) -> bytes:
     return msgspec.json.encode(plan) + b"\n"
 
 
-def require_space(target: Path, needed: int) -> None:
-    """Raises a `PlanError` if the disk of `target`, which need not exist, has too little space."""
+def require_space(target: Path, needed: int) -> int:
+    """Returns the free bytes of the disk of `target`, which need not exist.
+
+    Raises:
+        PlanError: They are fewer than needed.
+    """
     with writing(target):
         existing = next(folder for folder in target.absolute().parents if folder.exists())
         free = shutil.disk_usage(existing).free
@@ -61,6 +65,7 @@ def require_space(target: Path, needed: int) -> None:
             f"{target}: needs {needed} bytes, but only {free} are free on that disk",
             hint=_MAKE_ROOM,
         )
+    return free
 
 
 @contextmanager

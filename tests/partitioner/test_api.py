@@ -14,7 +14,7 @@ from conftest import MODELS
 from kit.native import null_run, program
 
 import moesaic
-from moesaic.errors import DeviceError, ModelError, PlacementError, PlanError
+from moesaic.errors import ModelError, PlacementError, PlanError
 from moesaic.partitioner import Plan, api, partition
 from moesaic.partitioner.plan import opened
 from moesaic.partitioner.plan.writer import encode_plan
@@ -189,10 +189,10 @@ def test_bad_models_are_refused_before_anything_is_written(tmp_path):
         partition(tmp_path / "x.gguf", tmp_path / "plan")
     with pytest.raises(ModelError, match="missing"):
         partition(tmp_path / "missing.gguf", tmp_path / "plan")
-    with pytest.raises(DeviceError, match="vram"):
-        partition(MODEL, tmp_path / "plan", vram="1GiB")
+    with pytest.raises(PlacementError, match="vram"):
+        partition(MODEL, tmp_path / "plan", devices="cpu", vram="1GiB")
     with pytest.raises(PlacementError, match="/"):
-        partition(MODEL, tmp_path / "plan", devices="cpu,cuda:0=64KiB")
+        partition(MODEL, tmp_path / "plan", ram="64KiB")
     assert [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
 
 
@@ -306,7 +306,7 @@ def test_a_crash_between_graph_and_plan_is_repaired(plan_dir, tmp_path, monkeypa
 def test_a_failed_placement_changes_nothing(plan_dir):
     before = contents(plan_dir)
     with pytest.raises(PlacementError):
-        partition(plan_dir, devices="cpu,cuda:0=64KiB")
+        partition(plan_dir, ram="64KiB")
     with pytest.raises(PlanError):
         partition(plan_dir, context=1 << 30)
     partition(plan_dir, devices=BOTH, dry_run=True)

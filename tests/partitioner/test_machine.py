@@ -1,15 +1,19 @@
 """Sizes, device lists, and what nodes cost."""
 
+import json
+
 import pytest
 from conftest import MODELS
 
-from moesaic.errors import DeviceError, PlacementError
+from moesaic import _pack
+from moesaic.errors import PlacementError
+from moesaic.machine_facts import this_machine, write_facts
 from moesaic.partitioner.arch import build_model
-from moesaic.partitioner.assign import assign, assignment_table
-from moesaic.partitioner.cost import seconds, work
+from moesaic.partitioner.cost import STREAMED, Loads, integer_share, seconds, work
 from moesaic.partitioner.gguf import read_gguf
-from moesaic.partitioner.machine import DeviceFacts, DeviceSpec, parse_devices, parse_size
+from moesaic.partitioner.machine import ASSUMED_CPU, ASSUMED_CUDA, parse_devices, parse_size
 from moesaic.partitioner.ops import Load, Work
+from moesaic.plan_format import Facts, Limits
 
 
 @pytest.mark.parametrize(
@@ -68,45 +72,22 @@ def test_bad_devices(text):
     assert "cuda:0=24GiB" in str(caught.value.hint)
 
 
-def test_vram_without_a_gpu():
-    with pytest.raises(DeviceError, match="no CUDA device") as caught:
-        parse_devices(None, "8GiB", None)
-    assert "devices" in str(caught.value.hint)
+def test_vram_means_a_gpu():
+    assert names(None, "8GiB", None) == [("cpu", None), ("cuda:0", 8 << 30)]
+    with pytest.raises(PlacementError, match="no CUDA device") as caught:
+        parse_devices("cpu", "8GiB", None)
+    assert "cuda:0" in str(caught.value.hint)
 
 
-def test_a_gpu_without_a_budget():
-    with pytest.raises(PlacementError, match="cuda:0"):
-        parse_devices("cpu,cuda:0", None, None)
+def test_a_gpu_may_have_no_budget():
+    assert names("cpu,cuda:0", None, None) == [("cpu", None), ("cuda:0", None)]
 
 
-# Assignment and cost ----------------------------------------------------------------------------
+# Cost -----------------------------------------------------------------------------
 
 
 def graph(case):
     return build_model(read_gguf(MODELS / f"{case}.gguf")).graph.graph
-
-
-def test_without_a_gpu_everything_is_on_the_host():
-    placement = assign(graph("gpt-oss-f32"), [DeviceSpec("cpu")])
-    assert set(placement.nodes.values()) == {"cpu"}
-
-
-def test_with_a_gpu_experts_stay_on_the_host():
-    placement = assign(graph("gpt-oss-f32"), [DeviceSpec("cpu"), DeviceSpec("cuda:0", 1)])
-    on_host = [name for name, device in placement.nodes.items() if device == "cpu"]
-    assert on_host == [f"/layers.{i}/moe/experts" for i in range(3)]
-    assert set(placement.nodes.values()) == {"cpu", "cuda:0"}
-
-
-def test_a_dense_model_is_on_the_gpu_alone():
-    placement = assign(graph("llama-f32"), [DeviceSpec("cpu"), DeviceSpec("cuda:0", 1)])
-    assert set(placement.nodes.values()) == {"cuda:0"}
-
-
-def test_several_gpus_are_refused():
-    devices = parse_devices("cuda:0=1GiB,cuda:1=1GiB", None, None)
-    with pytest.raises(PlacementError, match="2 CUDA devices"):
-        assign(graph("llama-f32"), devices)
 
 
 def node(case, name):
@@ -141,21 +122,74 @@ def test_attention_reads_at_most_its_window():
     assert work(full, Load(1, 2000)).bytes > work(full, Load(1, 1000)).bytes
 
 
+FACTS = Facts(read_bandwidth=100.0, int8_rate=10.0, float_rate=5.0, latency=1.0)
+
+
 def test_the_slower_of_memory_and_arithmetic_decides():
-    facts = DeviceFacts(read_bandwidth=100.0, flops=10.0, latency=1.0)
-    assert seconds(Work(500, 10), facts) == 6.0
-    assert seconds(Work(100, 80), facts) == 9.0
-    assert seconds(Work(100, 80), None) == 0.0
+    assert seconds("Linear", Work(500 * STREAMED, 10), 1.0, FACTS) == pytest.approx(1 + 5)
+    assert seconds("Linear", Work(1, 80), 1.0, FACTS) == pytest.approx(1 + 8)
+    assert seconds("Linear", Work(1, 80), 0.0, FACTS) == pytest.approx(1 + 16)
+    assert seconds("Linear", Work(1, 80), 0.5, FACTS) == pytest.approx(1 + 12)
+    assert seconds("Experts", Work(0, 0), 1.0, FACTS) == 2.0
 
 
-def test_the_table_has_a_row_a_node_and_seconds_only_if_measured():
-    one, facts = graph("mixtral-f32"), DeviceFacts(1e9, 1e10)
-    placement = assign(one, [DeviceSpec("cpu")])
-    unmeasured = assignment_table(one, placement, [DeviceSpec("cpu")])
-    assert [row.node for row in unmeasured] == [n.name for n in one if n.op_type != "Positions"]
-    assert {row.decode_seconds for row in unmeasured} == {0.0}
-    measured = assignment_table(one, placement, [DeviceSpec("cpu", facts=facts)])
-    assert all(row.decode_seconds > 0 and row.prefill_seconds > 0 for row in measured)
-    assert sum(row.weight_bytes for row in measured) >= sum(
-        value.const_value.nbytes for value in one.initializers.values()
-    )
+def test_integer_and_float_weights_have_rates_of_their_own():
+    assert integer_share(node("llama-f32", "/lm_head")) == 0.0
+    assert integer_share(node("llama-q8_0", "/lm_head")) == 1.0
+    assert integer_share(node("llama-q8_0", "/layers.0/attn_norm")) == 0.0
+    experts = node("gpt-oss-mxfp4", "/layers.0/moe/experts")
+    assert integer_share(experts) == pytest.approx(1, rel=0.1)
+
+
+def test_loads_fit_the_limits_and_the_cache():
+    loads = Loads.of(Limits(8192, 8, 512, 32), "f32")
+    assert (loads.decode, loads.prefill) == (Load(1, 1024, 4), Load(512, 0, 4))
+    small = Loads.of(Limits(64, 8, 48, 32), "q8_0")
+    assert (small.decode, small.prefill) == (Load(1, 63, 34 / 32), Load(48, 0, 34 / 32))
+
+
+# Measured facts ---------------------------------------------------------------------------------
+
+
+MEASURED = Facts(read_bandwidth=2e10, int8_rate=1e12, float_rate=1e11, latency=1e-6)
+
+
+@pytest.fixture
+def facts_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOESAIC_CACHE", str(tmp_path / "cache"))
+    return write_facts(this_machine(_pack.usable_cores()), {"cpu": MEASURED})
+
+
+def test_devices_have_the_speed_that_was_measured(facts_file):
+    cpu, cuda = parse_devices("cpu,cuda:0", None, None)
+    assert cpu.speed == MEASURED
+    assert cuda.speed == ASSUMED_CUDA
+    assert (cpu.speed.source, cuda.speed.source) == ("measured", "assumed")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"machine": {"cores": 3333}},
+        {"machine": {"cpu": "another"}},
+        {"machine": {"memory": 1}},
+        {"machine": {"flags": ["other"]}},
+        {"devices": {"cpu": {"read_bandwidth": 0.0}}},
+        {"devices": {"cpu": {"latency": -1.0}}},
+        {"unknown": 1},
+    ],
+)
+def test_facts_of_another_machine_are_not_used(facts_file, change):
+    def merge(old, new):
+        inner = {k: merge(old[k], v) if isinstance(v, dict) else v for k, v in new.items()}
+        return {**old, **inner}
+
+    facts_file.write_text(json.dumps(merge(json.loads(facts_file.read_text()), change)))
+    assert parse_devices(None, None, None)[0].speed == ASSUMED_CPU
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe"])
+def test_a_damaged_file_of_facts_counts_as_none(facts_file, content):
+    facts_file.write_bytes(content)
+    assert parse_devices(None, None, None)[0].speed == ASSUMED_CPU

@@ -47,7 +47,7 @@ def test_the_runtime_allocates_what_was_planned(case, kv_type, tmp_path):
 
 @pytest.mark.parametrize("case", ["gemma3-mixed", "gpt-oss-mxfp4"])
 def test_totals_add_up(case):
-    made = plan(case, "cpu,cuda:0=24GiB")
+    made = plan(case, "cpu,cuda:0")
     for m, device in zip(made.memory, made.devices, strict=True):
         assert m.total == m.weights + m.kv + m.activations + m.staging + m.reserve
         assert m.activations == device.arena_bytes + device.scratch_bytes
@@ -59,7 +59,7 @@ def test_a_tied_table_on_one_device_counts_once():
 
 
 def test_staging_is_the_largest_copy():
-    made = plan("gpt-oss-f32", "cpu,cuda:0=24GiB")
+    made = plan("gpt-oss-f32", "cpu,cuda:0")
     hidden, used = made.model.hidden_size, made.model.experts_used
     rows = made.limits.batch
     assert made.memory[0].staging == 4 * rows * (hidden + 2 * used)
@@ -142,21 +142,21 @@ def test_values_that_live_at_once_do_not_overlap(seed):
 
 
 def test_a_small_budget_names_node_shortfall_and_help():
-    need = plan("gpt-oss-f32", "cpu,cuda:0=1GiB").memory[1].total
+    need = plan("gpt-oss-f32", "cpu").memory[0].total
     short = need - 1000
     with pytest.raises(PlacementError) as caught:
-        plan("gpt-oss-f32", f"cpu,cuda:0={short}")
+        plan("gpt-oss-f32", f"cpu={short}")
     message = str(caught.value)
-    assert message.startswith("cuda:0: ")
+    assert message.startswith("cpu: ")
     assert f" {need - short} more than the budget of {short}" in message
     assert message.endswith("/lm_head")
-    assert f"raise vram to {need}" in str(caught.value.hint)
-    plan("gpt-oss-f32", f"cpu,cuda:0={need}")
+    assert f"raise ram to {need}" in str(caught.value.hint)
+    plan("gpt-oss-f32", f"cpu={need}")
 
 
 def test_a_tiny_budget_fails_at_the_first_node():
     with pytest.raises(PlacementError, match=r"the first node that does not fit is /embed$"):
-        plan("llama-f32", "cpu,cuda:0=2048")
+        plan("llama-f32", "cpu=2048")
 
 
 def test_the_host_has_a_budget_too():

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import moesaic
-from moesaic.cli._render import errors_as_messages, note, print_json, progress_bar, write_any_text
+from moesaic.cli._render import (
+    errors_as_messages,
+    note,
+    print_facts,
+    print_json,
+    progress_bar,
+    size,
+    write_any_text,
+)
 from moesaic.cli._report import check_plot, plan_summary, print_plan, write_plot
+from moesaic.cuda import why_not_cuda
 from moesaic.errors import PlanError
 
 if TYPE_CHECKING:
@@ -29,6 +38,22 @@ def partition(
         str | None, typer.Option(help="Bytes to use on CUDA devices, such as 8GiB.")
     ] = None,
     ram: Annotated[str | None, typer.Option(help="Bytes to use on the host.")] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=DEVICE",
+            help="Put nodes whose name matches on a device; may be repeated, the last match wins. "
+            "An empty one drops those of an existing plan.",
+        ),
+    ] = None,
+    usage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A profile from `run --record-usage`: the most used experts go to the GPU first. "
+            "Empty drops that of an existing plan.",
+        ),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(help="Tokens of one sequence; default what was trained, at most 8192."),
@@ -71,6 +96,8 @@ def partition(
                 sequences=sequences,
                 batch=batch,
                 kv_type=kv_type,
+                place=place or None,
+                usage=usage,
                 dry_run=dry_run,
                 force=force,
                 progress=progress,
@@ -78,11 +105,33 @@ def partition(
         if plot:
             write_plot(plan.file, plot)
         if as_json:
-            print_json(plan_summary(plan.file))
+            disk = {"disk_bytes": plan.disk_bytes, "disk_free": plan.disk_free}
+            print_json(plan_summary(plan.file) | (disk if dry_run else {}))
             return
         print_plan(plan.file)
-        if not dry_run:
+        if dry_run:
+            print_facts([("disk", _disk(plan))])
+        else:
             _say_what_was_written(plan)
+
+
+def _disk(plan: "Plan") -> str:
+    """What writing the plan would take."""
+    if plan.disk_bytes is None:
+        return "only plan.json is to be replaced"
+    free = "" if plan.disk_free is None else f", {size(plan.disk_free)} are free there"
+    return f"{size(plan.disk_bytes)} are to be written{free}"
+
+
+def _what_next(plan: "Plan") -> str:
+    gpus = [device.name for device in plan.file.devices if device.name != "cpu"]
+    missing = why_not_cuda() if gpus else None
+    if missing is None:
+        return f"try: moesaic run {plan.path} 'Once upon a time'"
+    return (
+        f"it needs {', '.join(gpus)}, and {missing}: run it where there is one, or place it on the "
+        f"CPU with: moesaic partition {plan.path} --devices cpu"
+    )
 
 
 def _say_what_was_written(plan: "Plan") -> None:
@@ -90,7 +139,7 @@ def _say_what_was_written(plan: "Plan") -> None:
 
     if plan.path and is_edited(plan.path):
         note("kept README.md, which was edited; `moesaic card --force` writes a new one")
-    note(f"wrote {plan.path}; try: moesaic run {plan.path} 'Once upon a time'")
+    note(f"wrote {plan.path}; {_what_next(plan)}")
 
 
 def main() -> None:
