@@ -120,11 +120,17 @@ struct InnerSums {
   }
 };
 
+// Activations kept in registers from one half or group to the next would spill.
+template <int M>
+inline void load_again(Block<M>& x) {
+  asm volatile("" : "+r"(x.p));
+}
+
 // acc[m] += half h of column block b of a strip times that of a panel. Sums stay far below 2^24, so
 // that they are exact as floats.
 template <class C, int M>
-inline void multiply_half(const Planes& planes, int64_t b, int h, const Block<M>& x,
-                          __m256 (&acc)[M]) {
+inline void multiply_half(const Planes& planes, int64_t b, int h, Block<M> x, __m256 (&acc)[M]) {
+  load_again(x);
   using Values = typename C::Values;
   const Values w(planes, b, h);
   const MinusFirst<M> first{x};
@@ -137,6 +143,7 @@ inline void multiply_half(const Planes& planes, int64_t b, int h, const Block<M>
     Sums<Values, 4, M, MinusFirst<M>> sums0(first);
     add_group<C, M, false>(sums0, w, x);
     if constexpr (!C::kInner) accumulate(C::scale(planes, b, 0, h), x, sums0, acc);
+    load_again(x);
     Sums<Values, 4, M, MinusSecond<M>> sums1(second);
     add_group<C, M, true>(sums1, w, x);
     if constexpr (!C::kInner) accumulate(C::scale(planes, b, 1, h), x, sums1, acc);

@@ -29,6 +29,7 @@ class Sums {
       if constexpr (kSigned) x = _mm256_sign_epi8(x, w);
       const __m256i products = _mm256_maddubs_epi16(size, x);
       words_[m] = I % kSafe == 0 ? products : _mm256_add_epi16(words_[m], products);
+      asm("" : "+x"(words_[m]));  // keeps the order: with products apart, added later, they spill
     }
     if constexpr (I % kSafe == kSafe - 1 || I == kVectors - 1) widen<(I < kSafe)>();
   }
