@@ -57,15 +57,15 @@ struct MinusSecond {
 
 template <int M>
 struct Accumulators {
-  __m256 half[2][M];
+  __m256 sums[2][M];  // of each half of the rows
 
   void clear() {
-    for (auto& rows : half) {
+    for (auto& rows : sums) {
       for (__m256& sum : rows) sum = _mm256_setzero_ps();
     }
   }
   void store(float* y, int64_t ld, int64_t rows) const {
-    for (int m = 0; m < M; ++m) store_rows(half[0][m], half[1][m], y + m * ld, rows);
+    for (int m = 0; m < M; ++m) store_rows(sums[0][m], sums[1][m], y + m * ld, rows);
   }
 };
 
@@ -167,15 +167,15 @@ inline void multiply_half(const Planes& planes, int64_t b, int h, Block<M> x, __
 
 template <class C, int M>
 inline void multiply_block(const Planes& planes, int64_t b, const Block<M>& x,
-                           Accumulators<M>& acc) {
-  multiply_half<C, M>(planes, b, 0, x, acc.half[0]);
-  multiply_half<C, M>(planes, b, 1, x, acc.half[1]);
+                           __m256 (&sums)[2][M]) {
+  multiply_half<C, M>(planes, b, 0, x, sums[0]);
+  multiply_half<C, M>(planes, b, 1, x, sums[1]);
 }
 
+constexpr int kFewTokens = 4;
+
 template <int M>
-inline constexpr int kFloatStrips = M == 1   ? 4
-                                    : M <= 3 ? 2
-                                             : 1;
+inline constexpr int kFloatStrips = M == 1 ? 4 : (M <= 3 ? 2 : 1);
 
 // kTokens of a panel of M tokens, as many as registers hold the sums of.
 template <class C, int M, int S, int kTokens>

@@ -3,11 +3,12 @@
 //
 //   Planes            start of each plane of a strip;
 //   Block<M>          one column block of a panel of M tokens, p pointing to it;
-//   Accumulators<M>   sums of 16 rows and M tokens: clear(), and store(y, ld, rows);
-//   multiply_block    <C, M>(planes, b, block, accumulators): adds column block b;
+//   Accumulators<M>   `sums` of 16 rows and M tokens: clear(), and store(y, ld, rows);
+//   multiply_block    <C, M>(planes, b, block, sums): adds column block b;
 //   multiply_floats   <C, M, S>(strip, stride, cols, panel, y, ld, rows): S strips times a panel,
 //                     `rows` of the last one wanted;
-//   kFloatStrips<M>   the S that hides the latency of fma.
+//   kFloatStrips<M>   the S that hides the latency of fma;
+//   kFewTokens        up to so many tokens are bound by reading strips.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -22,11 +23,10 @@ namespace {
 // that each of their pages is touched, all in a row: a walk of the page tables (in a virtual
 // machine some hundred cycles) holds everything up, but several walks go on at the same time.
 //
-// Few tokens are bound by this reading. So several strips are read side by side, a block of each in
-// turn, which spreads the accesses over more pages.
+// For few tokens, which are bound by this reading, several strips are read side by side, a block of
+// each in turn: that spreads the accesses over more pages.
 constexpr int kMostTogether = 6;
 constexpr int64_t kTogetherBytes = 384 << 10;  // of the cache, and as much again is being fetched
-constexpr int kFewTokens = 4;
 
 constexpr int64_t kPage = 4096;
 
@@ -63,7 +63,7 @@ void multiply_many(const Strips& w, const std::byte* panel, float* y, int64_t ld
     Block<M> x{reinterpret_cast<const int32_t*>(panel)};
     for (int64_t b = 0; b < w.cols / 32; ++b, x.p += 12 * M) {
       fetch(ahead + b * C::kCodeBytes, C::kCodeBytes);
-      multiply_block<C, M>(planes, b, x, acc);
+      multiply_block<C, M>(planes, b, x, acc.sums);
     }
     acc.store(y + row, ld, w.rows - row);
   }
@@ -84,7 +84,7 @@ void multiply_together(const uint8_t* strip, const StripLayout& layout, int64_t 
   for (int64_t b = 0; b < cols / 32; ++b, x.p += 12 * M) {
     for (int64_t s = 0; s < count; ++s) {
       fetch<kStep>(ahead + s * layout.bytes + b * C::kCodeBytes, C::kCodeBytes);
-      multiply_block<C, M>(planes_of(strip + s * layout.bytes, layout), b, x, acc[s]);
+      multiply_block<C, M>(planes_of(strip + s * layout.bytes, layout), b, x, acc[s].sums);
     }
   }
 }
