@@ -9,6 +9,14 @@ import moesaic
 MODELS = Path(__file__).parent / "golden" / "models"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory):
+    """A cache folder of its own: nothing of the user's, above all no measured speed, is seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOESAIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def plan_of(tmp_path_factory):
     """Returns a function: name of a model of tests/golden/models -> its plan directory."""

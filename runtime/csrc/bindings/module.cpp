@@ -10,5 +10,6 @@ NB_MODULE(_native, m) {
   moesaic::bind_executor(m);
   moesaic::bind_kernels(m);
   moesaic::bind_ops(m);
+  moesaic::bind_measure(m);
   moesaic::bind_sampler(m);
 }

@@ -9,6 +9,7 @@ from moesaic.cli._render import write_any_text
 from moesaic.cli.card import card
 from moesaic.cli.chat import chat
 from moesaic.cli.demo import demo
+from moesaic.cli.doctor import doctor
 from moesaic.cli.inspect import inspect
 from moesaic.cli.models import models
 from moesaic.cli.partition import partition
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (partition, run, chat, inspect, card, demo):
+for command in (partition, run, chat, inspect, card, demo, doctor):
     app.command()(command)
 app.add_typer(models, name="models")
 
