@@ -9,6 +9,7 @@ import pytest
 from conftest import MODELS
 
 import moesaic
+import moesaic.cuda
 
 CASE = "gpt-oss-mxfp4"
 
@@ -167,3 +168,17 @@ def test_the_partition_script_is_the_same_command(tmp_path):
     arguments = [sys.executable, "-c", code, str(MODELS / "llama-f32.gguf"), "-o", str(plan)]
     subprocess.run(arguments, check=True, capture_output=True)
     assert (plan / "plan.json").is_file()
+
+
+def test_a_plan_for_a_gpu_does_not_ask_to_be_run_without_one(tmp_path):
+    plan, model = tmp_path / "plan", MODELS / "gpt-oss-mxfp4.gguf"
+    made = cli("partition", model, "-o", plan, "--devices", "cpu,cuda:0", "--place", "head=cpu")
+    assert made.returncode == 0, made.stderr
+    missing = moesaic.cuda.why_not_cuda()
+    assert ("try: moesaic run" in made.stderr) == (missing is None)
+    assert missing is None or f"it needs cuda:0, and {missing}" in made.stderr
+    shown = json.loads(cli("inspect", plan, "--json").stdout)
+    assert shown["wishes"]["place"] == ["head=cpu"]
+    wrong = cli("partition", plan, "--place", "nothing=cpu")
+    assert wrong.returncode == 1
+    assert "matches no node" in wrong.stderr and "hint: there are nodes like" in wrong.stderr
