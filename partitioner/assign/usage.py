@@ -49,6 +49,8 @@ def check_usage(
                 f"{count} experts there",
                 hint=_HINT,
             )
+        if min(usage.experts[name]) < 0:
+            raise PlanError(f"{where}experts: {name!r} has negative counts", hint=_HINT)
 
 
 def expert_odds(nodes: Iterable[ir.Node], usage: Usage) -> dict[str, list[float]]:

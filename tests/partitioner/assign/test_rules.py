@@ -144,6 +144,17 @@ def test_wishes_stay_until_others_are_made(tmp_path):
     assert changed.file.wishes.devices == {"cpu": None, "cuda:0": 500 << 20}
 
 
+def test_a_recorded_profile_is_checked_again(tmp_path):
+    folder = tmp_path / "plan"
+    partition(MODEL, folder, devices=BOTH)
+    file = json.loads((folder / "plan.json").read_text())
+    counts = {name: [-1] * 6 for name in usage().experts}
+    file["wishes"]["usage"] = msgspec.to_builtins(usage(experts=counts))
+    (folder / "plan.json").write_text(json.dumps(file))
+    with pytest.raises(PlanError, match="negative counts"):
+        partition(folder, context=64)
+
+
 def test_rules_for_devices_that_are_gone_are_dropped_with_a_note(tmp_path):
     folder = tmp_path / "plan"
     partition(MODEL, folder, devices=BOTH, place=["experts=cuda:0", "lm_head=cpu"])
