@@ -1,4 +1,4 @@
-"""Model files of full size whose weights are holes on the disk: enough to be planned, not packed."""
+"""Model files of full size whose weights are holes on the disk: enough to plan, not to pack."""
 
 import importlib
 import math
