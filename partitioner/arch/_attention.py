@@ -100,6 +100,8 @@ def _qkv(b: Builder, x: ir.Value, spec: Attention) -> tuple[ir.Value, ir.Value, 
     """Projects to queries, keys and values, from three tensors or from the rows of `attn_qkv`."""
     rows = spec.heads * spec.k_dim, spec.kv_heads * spec.k_dim, spec.kv_heads * spec.v_dim
     fused = b.weights.has("attn_qkv.weight")
+    if not fused:
+        _refuse_uneven_biases(b)
     firsts = 0, rows[0], rows[0] + rows[1]
     values = [
         linear(
@@ -114,6 +116,14 @@ def _qkv(b: Builder, x: ir.Value, spec: Attention) -> tuple[ir.Value, ir.Value, 
         for name, size, first in zip("qkv", rows, firsts, strict=True)
     ]
     return values[0], values[1], values[2]
+
+
+def _refuse_uneven_biases(b: Builder) -> None:
+    """Raises a `ModelError` if some of queries, keys and values have a bias and others do not."""
+    names = [f"attn_{name}.bias" for name in "qkv"]
+    missing = [name for name in names if not b.weights.has(name)]
+    if 0 < len(missing) < len(names):
+        b.weights.take(missing[0])  # names it
 
 
 def _rotate(b: Builder, name: str, x: ir.Value, spec: Attention, heads: int) -> ir.Value:

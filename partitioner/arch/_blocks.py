@@ -42,15 +42,21 @@ def linear(
     place = (f"{fused[0]}.weight", *fused[1:]) if fused else None
     weight = b.weights.matrix(f"{tensor}.weight", rows, width_of(x), within=place)
     source = fused[0] if fused else tensor
-    biased = bias == "required" or b.weights.has(f"{source}.bias")
     factor = _product_scale(b, source)
-    if bias == "none" or not biased:
+    if not _is_biased(b, source, bias):
         y = multiply(b, name, x, weight, None)
         return y if factor == 1 else scale(b, f"{name}_scale", y, factor)
     if factor != 1:
         b.weights.refuse(f"{source}.scale", "not supported for a product that has a bias")
     place = (f"{fused[0]}.bias", *fused[1:]) if fused else None
     return multiply(b, name, x, weight, b.weights.vector(f"{tensor}.bias", rows, within=place))
+
+
+def _is_biased(b: Builder, tensor: str, bias: Bias) -> bool:
+    """Tells whether a projection has a bias; an optional one is in all layers or in none."""
+    if bias == "optional":
+        return b.weights.has_in_all_layers(f"{tensor}.bias")
+    return bias == "required"
 
 
 def row(b: Builder, name: str, x: ir.Value, tensor: str) -> ir.Value:

@@ -94,10 +94,11 @@ def rope(
         return _longrope(b, freqs, style, mscale)
     kind, factor = _scaling(meta)
     if b.weights.has("rope_freqs.weight"):
+        _refuse_second_scaling(meta, kind, "rope_freqs.weight")
         freqs = freqs / _divisors(b, "rope_freqs.weight", dims // 2)
     elif kind == "yarn":
         yarn = _read_yarn(meta, factor, truncate)
-        freqs, scale = yarn.apply(freqs, theta), yarn.attention
+        freqs, scale = yarn.apply(freqs, theta), _yarn_scale(meta, yarn)
     elif kind == "linear":
         freqs = freqs / factor
     if mscale is None:
@@ -114,6 +115,8 @@ def is_longrope(b: Builder) -> bool:
 def _longrope(b: Builder, freqs: NDArray[np.float64], style: str, mscale: float | None) -> Rope:
     """Returns the rope with two tables."""
     meta, key = b.hyper, "rope.scaling.original_context_length"
+    if "rope.scaling.type" in meta and meta.str("rope.scaling.type") != "longrope":
+        _refuse_second_scaling(meta, _scaling(meta)[0], SHORT_DIVISORS)
     context = count(meta, "context_length", MAX_CONTEXT)
     original = count(meta, key, MAX_CONTEXT, default=context)
     if original < 2:
@@ -180,7 +183,24 @@ def _scaling(meta: Metadata) -> tuple[str, float]:
         )
     if not 0 < factor < 1e6:
         meta.fail(key, f"expected a positive factor but got {factor}")
+    if kind == "yarn" and key not in meta:
+        meta.fail("rope.scaling.factor", "is missing, and yarn has no usual one")
     return ("none", 1.0) if factor == 1 else (kind, factor)
+
+
+def _refuse_second_scaling(meta: Metadata, kind: str, tensor: str) -> None:
+    """Raises a `ModelError` if the file scales by a key what the divisors of a tensor scale."""
+    if kind != "none":
+        meta.fail("rope.scaling.type", f"is {kind!r}, but tensor {tensor!r} scales positions too")
+
+
+def _yarn_scale(meta: Metadata, yarn: Yarn) -> float:
+    """Returns the factor on cos and sin: `attention_factor` in transformers, if that is set."""
+    key = "rope.scaling.yarn_attn_factor"
+    scale = meta.f32(key, yarn.attention)
+    if not 0 < scale < 1e6:
+        meta.fail(key, f"expected a positive factor but got {scale}")
+    return scale
 
 
 def _read_yarn(meta: Metadata, factor: float, truncate: bool) -> Yarn:

@@ -46,6 +46,7 @@ class Weights:
         self.values: dict[str, ir.Value] = {}
         self._prefix = ""
         self._taken: set[str] = set()
+        self._layered = {name.split(".", 2)[-1] for name in gguf.tensors if name.startswith("blk.")}
         self._end = WEIGHTS_HEADER_BYTES
 
     @contextmanager
@@ -72,6 +73,13 @@ class Weights:
         """Tells whether the file has a tensor."""
         return self._prefix + name in self.gguf.tensors
 
+    def has_in_all_layers(self, name: str) -> bool:
+        """Tells whether the file has a tensor that all layers have to have if one has it."""
+        found = self.has(name)
+        if self._prefix and not found and name in self._layered:
+            self.fail(self._prefix + name, "is missing, but other layers have it")
+        return found
+
     def take(self, name: str, *shape: int) -> TensorInfo:
         """Returns a tensor after checking its shape (NumPy order), and counts it as used."""
         info = self.gguf.tensor(self._prefix + name)
@@ -85,10 +93,20 @@ class Weights:
         return info
 
     def skip_blocks(self, first: int, end: int) -> None:
-        """Counts all tensors of the blocks `first` .. `end` as used."""
+        """Counts all tensors of the blocks `first` .. `end`, which predict further tokens, as used.
+
+        Raises:
+            ModelError: One of these blocks cannot do that; the message names the key.
+        """
         for name in self.gguf.tensors:
             block = re.match(r"blk\.([0-9]+)\.", name)
             if block and first <= int(block[1]) < end:
+                if f"blk.{block[1]}.nextn.eh_proj.weight" not in self.gguf.tensors:
+                    self.gguf.hyper.fail(
+                        "nextn_predict_layers",
+                        f"is {end - first}, but block {block[1]} has no tensor "
+                        "'nextn.eh_proj.weight': it is a layer like the others",
+                    )
                 self._taken.add(name)
 
     def refuse_unused(self) -> None:

@@ -19,7 +19,7 @@ from moesaic.partitioner.arch._rope import rope
 
 def build(b: Builder) -> Model:
     """Builds the graph; queries and keys are stored permuted, hence the interleaved rope."""
-    hyper = read_hyper(b.gguf)
+    hyper = read_hyper(b.gguf, "leading_dense_block_count")
     table = rope(b, hyper.k_dim, "norm")
     count(b.hyper, "expert_count", MAX_EXPERTS)
     widths = feed_forward(b.hyper, hyper.blocks, "expert_feed_forward_length")

@@ -25,6 +25,7 @@ def build(b: Builder) -> Model:
     hyper = read_hyper(b.gguf, "attention.sliding_window")
     table = rope(b, hyper.k_dim, "neox", truncate=False)
     refuse_other(b.hyper, "expert_gating_func", 0, 3)
+    refuse_other(b.hyper, "expert_weights_scale", 0, 1)
     refuse_other(b.hyper, "rope.freq_base_swa", base(b.hyper, "rope.freq_base"))
     window = count(b.hyper, "attention.sliding_window", MAX_CONTEXT)
     windowed = windowed_layers(b.hyper, hyper.layers, WINDOW_PERIOD)

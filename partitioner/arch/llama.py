@@ -12,7 +12,7 @@ from moesaic.partitioner.arch._rope import rope
 
 def build(b: Builder) -> Model:
     """Builds the graph; queries and keys are stored permuted, hence the interleaved rope."""
-    hyper = read_hyper(b.gguf)
+    hyper = read_hyper(b.gguf, "leading_dense_block_count")
     table, widths = rope(b, hyper.k_dim, "norm"), feed_forward(b.hyper, hyper.blocks)
     common = count(b.hyper, "expert_shared_feed_forward_length", MAX_WIDTH, default=0)
 

@@ -18,7 +18,7 @@ from moesaic.partitioner.arch._rope import rope
 
 def build(b: Builder) -> Model:
     """Builds the graph; layers without a router are dense."""
-    hyper = read_hyper(b.gguf)
+    hyper = read_hyper(b.gguf, "leading_dense_block_count")
     count(b.hyper, "expert_count", MAX_EXPERTS)
     table, widths = rope(b, hyper.k_dim, "neox"), expert_widths(b.hyper, hyper)
 

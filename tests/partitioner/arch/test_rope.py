@@ -203,3 +203,19 @@ def test_yarn_multiplies_cos_and_sin(tmp_path):
     }
     path = edited(MODELS / "mixtral-f32.gguf", tmp_path / "x.gguf", keys)
     assert scale_of(path) == np.float32(0.1 * math.log(16) + 1)
+    path = edited(path, tmp_path / "y.gguf", {"llama.rope.scaling.yarn_attn_factor": 1.75})
+    assert scale_of(path) == 1.75  # the `attention_factor` of a configuration replaces it
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), [("mixtral", "rope_freqs"), ("phimoe", "rope_factors_short")]
+)
+def test_positions_are_scaled_once(tmp_path, case, name):
+    source, family = MODELS / f"{case}-f32.gguf", "llama" if case == "mixtral" else case
+    half = len(table(source))
+    name = f"{name}.weight"
+    keys = {f"{family}.rope.scaling.type": "linear", f"{family}.rope.scaling.factor": 4.0}
+    divisors = Tensor.of(name, np.ones(half, np.float32))
+    path = edited(source, tmp_path / "x.gguf", keys, {name: divisors})
+    with pytest.raises(ModelError, match=f"rope.scaling.type.*{name}"):
+        build_model(read_gguf(path))

@@ -164,3 +164,16 @@ def test_a_scale_of_one_is_none(tmp_path):
 )
 def test_scales_that_are_not_supported_are_named(tmp_path, case, name, value):
     assert f"tensor '{name}'" in error_of(scaled(tmp_path, case, name, value=value))
+
+
+@pytest.mark.parametrize("case", ["qwen2-f32", "qwen2moe-f32", "phimoe-f32", "llama-bias-f32"])
+def test_biases_are_in_all_layers_or_in_none(tmp_path, case):
+    source = MODELS / f"{case}.gguf"
+    biases = [t for t in read_gguf(source).tensors if ".attn_" in t and t.endswith("_q.bias")]
+    path = edited(source, tmp_path / "x.gguf", tensors={biases[-1]: None})
+    assert biases[-1] in error_of(path)
+    path = edited(source, tmp_path / "y.gguf", tensors=dict.fromkeys(biases))
+    assert biases[0] in error_of(path)  # keys have one
+    every = [t for t in read_gguf(source).tensors if ".attn_" in t and ".bias" in t]
+    every = [t for t in every if "norm" not in t]
+    build_model(read_gguf(edited(source, tmp_path / "z.gguf", tensors=dict.fromkeys(every))))
