@@ -21,7 +21,13 @@ from moesaic.errors import ModelError
 from moesaic.partitioner.gguf import read_gguf
 from moesaic.partitioner.gguf.tokenizer import convert_tokenizer
 
-PRE = {"gptoss": "gpt-4o", "llama3": "llama-bpe", "qwen3": "qwen2"}
+PRE = {
+    "gptoss": "gpt-4o",
+    "llama3": "llama-bpe",
+    "qwen1_5": "qwen2",
+    "qwen2_5": "qwen2",
+    "qwen3": "qwen2",
+}
 PADDING = 7
 TESTS = "\n__ggml_vocab_test__\n"
 
