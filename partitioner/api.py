@@ -36,10 +36,12 @@ from moesaic.partitioner.plan.writer import (
 from moesaic.partitioner.planning import choose_limits, make_plan, with_tensors
 from moesaic.plan_file import check_weights, file_inside, read_plan, reading
 from moesaic.plan_format import KV_TYPES, KvType, PlanFile, Source
+from moesaic.small_file import read_small
 from moesaic.usage_format import Usage, read_usage
 
 __all__ = ["partition"]
 
+MAX_MODEL_BYTES = 256 << 20  # model.onnx keeps its weights outside
 StrPath = str | os.PathLike[str]
 _SLACK_BYTES = 1 << 20  # of a plan's disk space: folder entries, hashes not known yet
 
@@ -290,7 +292,7 @@ def _read_graph(folder: Path, sha256: str, kv_type: KvType) -> tuple[ir.Model, b
     """
     path = file_inside(folder, MODEL_FILE)
     with reading(path):
-        data = path.read_bytes()
+        data = read_small(path, MAX_MODEL_BYTES)
     if hashlib.sha256(data).hexdigest() == sha256:
         return ir.load(path), True
     try:
@@ -312,7 +314,10 @@ def _kv_type(name: str | None) -> KvType | None:
         if kv_type == name:
             return kv_type
     if name is not None:
-        raise PlanError(f"kv_type: expected one of {', '.join(KV_TYPES)} but got {name!r}")
+        known = ", ".join(KV_TYPES)
+        raise PlanError(
+            f"kv_type: expected one of {known} but got {name!r}", hint=f"give one of {known}"
+        )
     return None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from moesaic.errors import PlanError
 from moesaic.plan_file import check_weights, file_inside, read_plan, reading
 from moesaic.plan_format import PlanFile
 from moesaic.runtime import _native
@@ -50,7 +51,11 @@ def load_plan(folder: str | os.PathLike[str]) -> LoadedPlan:
     file = read_plan(folder)
     weights, weights_bytes = check_weights(folder, file)
     _check_model(folder, file)
-    program = _native.Program(msgspec.to_builtins(file), weights_bytes)
+    try:
+        program = _native.Program(msgspec.to_builtins(file), weights_bytes)
+    except PlanError as error:
+        hint = error.hint or "the plan is damaged: partition the model, or download the plan, again"
+        raise PlanError(f"{folder / 'plan.json'}: {error}", hint=hint) from error
     return LoadedPlan(folder, file, program, weights)
 
 

@@ -15,7 +15,14 @@ from tokenizers import Tokenizer as Backend
 
 from moesaic.errors import PlanError
 from moesaic.plan_file import file_inside, reading
+from moesaic.small_file import read_small
 
+MAX_TOKENIZER_BYTES = 256 << 20
+MAX_CONFIG_BYTES = 64 << 20
+MAX_TEMPLATE_BYTES = 4 << 20
+MAX_TEMPLATES = 100
+
+_AGAIN = "partition the model again"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -61,9 +68,7 @@ class Tokenizer:
             return None if self._template is None else self._template.decode()
         except UnicodeDecodeError as error:
             path = self.folder / "chat_template.jinja"
-            raise PlanError(
-                f"{path}: cannot be read: {error}", hint="partition the model again"
-            ) from error
+            raise PlanError(f"{path}: cannot be read: {error}", hint=_AGAIN) from error
 
     @property
     def chat_templates(self) -> dict[str, str]:
@@ -81,9 +86,7 @@ class Tokenizer:
             with os.fdopen(os.dup(self._file), "rb") as file:
                 return Backend.from_buffer(file.read())
         except Exception as error:  # the library raises nothing narrower
-            raise PlanError(
-                f"{path}: cannot be loaded: {error}", hint="partition the model again"
-            ) from error
+            raise PlanError(f"{path}: cannot be loaded: {error}", hint=_AGAIN) from error
 
     @cached_property
     def vocab_size(self) -> int:
@@ -202,7 +205,8 @@ class Tokenizer:
         values = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
             path = self.folder / "generation_config.json"
-            raise PlanError(f"{path}: {key}: expected token ids but got {value!r}")
+            message = f"{path}: {key}: expected token ids but got {str(value)[:80]}"
+            raise PlanError(message, hint=_AGAIN)
         return values
 
 
@@ -256,6 +260,10 @@ _BYTE_OF_CHARACTER = _byte_of_character()
 def _open(folder: Path, name: str) -> int:
     path = file_inside(folder, name)
     with reading(path):
+        size = path.stat().st_size
+        if size > MAX_TOKENIZER_BYTES:
+            message = f"{path}: {size} bytes, more than the {MAX_TOKENIZER_BYTES} allowed"
+            raise PlanError(message, hint=_AGAIN)
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -264,27 +272,34 @@ def _read_template(folder: Path) -> bytes | None:
         return None
     path = file_inside(folder, "chat_template.jinja")
     with reading(path):
-        return path.read_bytes()
+        return read_small(path, MAX_TEMPLATE_BYTES)
 
 
 def _read_named_templates(folder: Path) -> dict[str, str]:
     names = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    if len(names) > MAX_TEMPLATES:
+        raise PlanError(
+            f"{folder / 'additional_chat_templates'}: {len(names)} chat templates, more than the "
+            f"{MAX_TEMPLATES} allowed",
+            hint=_AGAIN,
+        )
     found = {}
     for name in names:
         path = file_inside(folder, str(name.relative_to(folder)))
         with reading(path):
-            found[name.stem] = path.read_bytes().decode(errors="replace")
+            found[name.stem] = read_small(path, MAX_TEMPLATE_BYTES).decode(errors="replace")
     return found
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = file_inside(folder, name)
+    with reading(path):
+        data = read_small(path, MAX_CONFIG_BYTES)
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise PlanError(
-            f"{path}: cannot be read: {error}", hint="partition the model again"
-        ) from error
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: cannot be read: {error}", hint=_AGAIN) from error
     if not isinstance(value, dict):
-        raise PlanError(f"{path}: expected an object but got {type(value).__name__}")
+        message = f"{path}: expected an object but got {type(value).__name__}"
+        raise PlanError(message, hint=_AGAIN)
     return value

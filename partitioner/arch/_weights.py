@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesaic.errors import ModelError
 from moesaic.partitioner.gguf import GgufFile, TensorInfo
 from moesaic.partitioner.gguf.dtypes import matrix_codec, row_bytes, vector_codec
+from moesaic.partitioner.gguf.metadata import CONVERT
 from moesaic.partitioner.plan.codecs import TENSOR_ALIGNMENT, align
 from moesaic.partitioner.plan.sources import (
     Blocks,
@@ -56,7 +57,7 @@ class Weights:
         yield
         self._prefix = ""
 
-    def fail(self, tensor: str, message: str, *, hint: str | None = None) -> NoReturn:
+    def fail(self, tensor: str, message: str, *, hint: str = CONVERT) -> NoReturn:
         """Raises a `ModelError` about a tensor, by its full name."""
         raise ModelError(f"{self.gguf.path}: tensor {tensor!r}: {message}", hint=hint)
 

@@ -13,6 +13,8 @@ from gguf import GGUFValueType
 from moesaic.errors import ModelError
 from moesaic.partitioner.gguf.cursor import Value
 
+CONVERT = "the file is damaged, or was converted wrongly; fetch it again, or convert it anew"
+
 _INTEGERS = frozenset(
     {
         GGUFValueType.UINT8,
@@ -103,7 +105,7 @@ class Metadata(Mapping[str, Value]):
         return field is not None and field.type == GGUFValueType.ARRAY
 
     def fail(
-        self, key: builtins.str, message: builtins.str, *, hint: builtins.str | None = None
+        self, key: builtins.str, message: builtins.str, *, hint: builtins.str = CONVERT
     ) -> NoReturn:
         """Raises a `ModelError` that names the file and the full key."""
         raise ModelError(f"{self.path}: metadata key {self.prefix + key!r}: {message}", hint=hint)

@@ -92,7 +92,8 @@ class GgufFile:
                 values: NDArray[np.float32] = quants.dequantize(rows, info.type)
         except NotImplementedError as error:
             raise ModelError(
-                f"{self.path}: tensor {name!r}: type {info.type.name} cannot be decoded"
+                f"{self.path}: tensor {name!r}: type {info.type.name} cannot be decoded",
+                hint="convert the model to another type",
             ) from error
         return np.array(values, np.float32).reshape(info.shape)
 

@@ -116,6 +116,5 @@ def _check_tensors(parts: list[Part]) -> None:
                 message = f"{part.path}: tensor {name!r}: is also in {other.name}"
                 raise ModelError(message, hint=_FETCH)
     if len(found) > MAX_TENSORS:
-        parts[0].metadata.fail(
-            "split.count", f"{len(found)} tensors in all, more than the {MAX_TENSORS} allowed"
-        )
+        message = f"{len(found)} tensors in all, more than the {MAX_TENSORS} allowed"
+        parts[0].metadata.fail("split.count", message, hint=_FETCH)

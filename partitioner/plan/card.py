@@ -83,7 +83,7 @@ def put_card(folder: Path, file: PlanFile, before: Path) -> None:
         before: The plan directory that it will replace; it need not exist.
     """
     path, old = folder / CARD_FILE, before / CARD_FILE
-    if is_edited(before) and old.is_file():
+    if is_edited(before) and old.is_file() and not old.is_symlink():
         shutil.copyfile(old, path)
     else:
         path.write_text(model_card(file, file_sizes(folder)), encoding="utf-8")

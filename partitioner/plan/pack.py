@@ -207,7 +207,9 @@ class _Packer:
             try:
                 self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+                raise ModelError(
+                    f"{path}: cannot be read: {error.strerror}", hint="check the model file"
+                ) from error
         return self._files[path]
 
 

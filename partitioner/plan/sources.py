@@ -82,6 +82,7 @@ def stacked(parts: Sequence[PartSource]) -> PartSource:
                 f"tensor {part.records[0].name!r}: type and shape {part.codec} "
                 f"[{part.rows}, {part.cols}] differ from those of {first.records[0].name!r}: "
                 f"{first.codec} [{first.rows}, {first.cols}]",
+                hint="convert the model anew, with all experts of a layer alike",
             )
     records = tuple(blocks for part in parts for blocks in part.records)
     return PartSource(first.role, first.codec, first.rows, first.cols, records)

@@ -13,10 +13,12 @@ import msgspec
 from moesaic.cache import cache_folder
 from moesaic.plan_format import Facts
 from moesaic.replace import replace_files
+from moesaic.small_file import read_small
 
 __all__ = ["Machine", "MachineFacts", "facts_path", "read_facts", "this_machine", "write_facts"]
 
 VERSION = 1
+MAX_BYTES = 1 << 20
 _FLAGS = ("avx2", "f16c", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
 
 
@@ -69,7 +71,7 @@ def read_facts(cores: int) -> dict[str, Facts]:
     as none.
     """
     try:
-        found = msgspec.json.decode(facts_path().read_bytes(), type=MachineFacts)
+        found = msgspec.json.decode(read_small(facts_path(), MAX_BYTES), type=MachineFacts)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     usable = found.version == VERSION and found.machine == this_machine(cores)

@@ -14,11 +14,13 @@ import msgspec
 
 from moesaic.errors import PlanError
 from moesaic.replace import replace_files
+from moesaic.small_file import read_small
 
 __all__ = ["FORMAT", "VERSION", "Usage", "add_usage", "merged", "read_usage", "write_usage"]
 
 FORMAT = "moesaic-usage"
 VERSION = 1
+MAX_BYTES = 64 << 20
 
 
 class Usage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -45,7 +47,7 @@ class Usage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def read_usage(path: Path) -> Usage:
     """Reads a profile, or raises a `PlanError` that names the file and what is wrong with it."""
     try:
-        usage = msgspec.json.decode(path.read_bytes(), type=Usage)
+        usage = msgspec.json.decode(read_small(path, MAX_BYTES), type=Usage)
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}", hint="check the path") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

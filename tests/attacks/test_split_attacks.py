@@ -1,5 +1,6 @@
 """Hostile or muddled sets of parts, one test per attack: each is refused, naming file and field."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,8 +10,10 @@ from gguf import GGUFValueType as T
 from kit import tiny_gguf as tiny
 from kit.split_gguf import part_path, split, split_keys
 
+import moesaic
 from moesaic.errors import ModelError
 from moesaic.partitioner.gguf import read_gguf
+from moesaic.partitioner.gguf import split as gguf_split
 
 SOURCE = MODELS / "mixtral-all-q5_0.gguf"
 EIGHT = np.arange(8, dtype=np.float32)
@@ -21,6 +24,7 @@ def refuse(first, message, *, naming=None):
     with pytest.raises(ModelError, match=message) as info:
         read_gguf(first)
     assert str(naming or first) in str(info.value)
+    assert info.value.hint
 
 
 def parts(folder, *contents, **keys):
@@ -174,6 +178,36 @@ def test_millions_of_parts(tmp_path):
     path = tmp_path / "model-00001-of-00002.gguf"
     tiny.write(path, {"split.no": 0, "split.count": 1 << 31})
     refuse(path, r"'split\.count': 2147483648 parts, more than")
+
+
+def test_a_hundred_thousand_parts(tmp_path):
+    path = tmp_path / "model-00001-of-99999.gguf"
+    tiny.write(path, {"split.no": 0, "split.count": 99_999})
+    refuse(path, r"'split\.count': 99999 parts, more than the 4096 allowed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("pipe", "regular file"), ("device", "regular file"), ("empty", "empty")]
+)
+def test_parts_that_are_no_files(tmp_path, kind, said):
+    first = parts(tmp_path, ["a"], ["b"])
+    second = part_path(tmp_path, 2, 2)
+    second.unlink()
+    if kind == "pipe":
+        os.mkfifo(second)
+    elif kind == "device":
+        second.symlink_to("/dev/zero")
+    else:
+        second.touch()
+    refuse(first, said, naming=second)
+    with pytest.raises(ModelError, match=said) as caught:
+        moesaic.partition(first, dry_run=True)
+    assert caught.value.hint
+
+
+def test_tensors_of_all_parts_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_split, "MAX_TENSORS", 1)
+    refuse(parts(tmp_path, ["a"], ["b"]), r"'split\.count': 2 tensors in all, more than the 1")
 
 
 @pytest.mark.parametrize("key", ["split.no", "split.count", "split.tensors.count"])

@@ -47,6 +47,7 @@ def main(folder: Path) -> None:
         "cpu": tiny_plan(),
         "split": tiny_plan(split=True),
         "extended": tiny_plan(original_context=20),
+        "kv": tiny_plan(batch=64, kv_types=("q8_0", "bf16")),
     }
     for kind, made in tiny.items():
         plan, name = made.file, f"seed-tiny-{kind}"

@@ -1,6 +1,7 @@
 // A program as a fuzzer sees it: the byte string that program_bytes.py writes.
 #pragma once
 
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -60,6 +61,9 @@ inline std::optional<Step> step(ByteReader& in, const Program& program) {
   return step;
 }
 
+// In the order of program_bytes.py.
+constexpr KvType kv_types[] = {KvType::kF16, KvType::kF32, KvType::kBF16, KvType::kQ8_0};
+
 // Null if the bytes name an operator or a device that is not there: the bindings refuse that.
 inline std::optional<Program> program(ByteReader& in, int64_t weights_bytes) {
   Program p{};
@@ -79,7 +83,7 @@ inline std::optional<Program> program(ByteReader& in, int64_t weights_bytes) {
     const int64_t window = in.take<int64_t>(), heads = in.take<int64_t>(),
                   k_dim = in.take<int64_t>(), v_dim = in.take<int64_t>();
     p.caches.push_back({layer, on, window, heads, k_dim, v_dim,
-                        in.take<uint8_t>() % 2 == 0 ? KvType::kF16 : KvType::kF32});
+                        kv_types[in.take<uint8_t>() % std::size(kv_types)]});
   }
   for (int count = in.take<uint16_t>(); count > 0 && !in.empty(); --count) {
     std::string name = in.string();

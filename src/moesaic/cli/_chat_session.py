@@ -11,6 +11,7 @@ from moesaic.errors import MoesaicError, RequestError
 from moesaic.runtime import Runtime
 from moesaic.runtime.conversation import Conversation
 from moesaic.runtime.results import ReplyEvent
+from moesaic.small_file import read_small
 
 __all__ = ["ChatSession"]
 
@@ -26,6 +27,8 @@ _SETTINGS = (
     "seed",
     "stop",
 )
+MAX_FILE_BYTES = 64 << 20
+MAX_DIGITS = 7
 _FULL = "/clear starts anew, /drop forgets the oldest turn, /undo takes back the last"
 
 
@@ -168,8 +171,10 @@ class ChatSession:
         self._answer(lambda: self._conversation.retry(**self._sampling))
 
     def _drop(self, count: str) -> None:
-        if count and not count.isdecimal():
-            raise RequestError(f"/drop: {count!r} is not a number of turns")
+        if count and not (count.isascii() and count.isdecimal() and len(count) < MAX_DIGITS):
+            raise RequestError(
+                f"/drop: {count[:20]!r} is not a number of turns", hint="write for instance /drop 2"
+            )
         dropped = self._conversation.drop_oldest(int(count or 1))
         self._display.note(f"{dropped} turns forgotten")
 
@@ -179,19 +184,23 @@ class ChatSession:
         try:
             path.write_bytes(msgspec.json.format(msgspec.json.encode(said)) + b"\n")
         except OSError as error:
-            raise RequestError(f"{path}: cannot be written: {error.strerror}") from error
+            raise RequestError(
+                f"{path}: cannot be written: {error.strerror}", hint="check the path"
+            ) from error
         self._display.note(f"saved {len(self._conversation.messages)} messages in {path}")
 
     def _load(self, name: str) -> None:
         path = _path(name)
         try:
-            said = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+            said = msgspec.json.decode(read_small(path, MAX_FILE_BYTES), type=dict[str, Any])
             messages = msgspec.convert(said.get("messages"), list[dict[str, Any]])
             msgspec.convert(messages, list[_Message])
             self._conversation.system = msgspec.convert(said.get("system"), str | None)
         except OSError as error:
-            raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+            raise RequestError(
+                f"{path}: cannot be read: {error.strerror}", hint="give a file made by /save"
+            ) from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(
                 f"{path}: is not a saved conversation: {error}", hint="give a file made by /save"
             ) from error
@@ -219,7 +228,9 @@ class ChatSession:
 
     def _think(self, text: str) -> None:
         if text not in ("", "on", "off"):
-            raise RequestError(f"/think: expected on or off but got {text!r}")
+            raise RequestError(
+                f"/think: expected on or off but got {text!r}", hint="write /think on"
+            )
         if text:
             self._display.show_thoughts = text == "on"
         self._display.note(f"thoughts are {'shown' if self._display.show_thoughts else 'hidden'}")
@@ -244,5 +255,5 @@ def _value(name: str, text: str) -> Any:
         return text
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text

@@ -22,6 +22,7 @@ from moesaic.cache import cache_folder
 from moesaic.errors import PlanError
 from moesaic.plan_cache.locks import try_lock
 from moesaic.plan_format import Limits
+from moesaic.small_file import read_small
 
 __all__ = [
     "Entry",
@@ -42,6 +43,7 @@ __all__ = [
 _KEY = re.compile(r"[0-9a-f]{32}-\d+")
 _LEFTOVER = re.compile(r"\.([0-9a-f]{32}-\d+)\..+")
 _MIN_PREFIX = 4
+_MAX_RECORD_BYTES = 16 << 20
 _SETTLED_NS = 2 * 10**9  # file systems keep times in steps; a file changed just now may be again
 
 
@@ -81,7 +83,7 @@ class Record(msgspec.Struct, frozen=True):
     def describes(self, file: SourceFile) -> bool:
         """Whether a file is certain to be the one that the plan was made from."""
         now = [file, *map(source_file, (s.path for s in self.sources[1:]))]
-        return len(self.sources) > 0 and all(
+        return all(
             new is not None and new.stat == old.stat and self.checked - new.stat[4] > _SETTLED_NS
             for old, new in zip(self.sources, now, strict=True)
         )
@@ -135,16 +137,17 @@ def lock_path(key: str) -> Path:
 def read_record(key: str) -> Record | None:
     """Returns the description of a plan, None if there is none that can be read."""
     try:
-        return msgspec.json.decode(record_path(key).read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        record = msgspec.json.decode(read_small(record_path(key), _MAX_RECORD_BYTES), type=Record)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    return record if record.sources else None
 
 
 def source_file(path: str | os.PathLike[str]) -> SourceFile | None:
     """Returns a file as it is now, None if it cannot be looked at."""
     try:
         s = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a NUL in a damaged record
         return None
     stat = (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
     return SourceFile(os.path.abspath(path), stat)

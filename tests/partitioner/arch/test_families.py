@@ -79,6 +79,7 @@ def error_of(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         build_model(read_gguf(path))
     assert str(path) in str(caught.value)
+    assert caught.value.hint
     return str(caught.value)
 
 

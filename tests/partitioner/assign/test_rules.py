@@ -12,6 +12,7 @@ from moesaic import _pack
 from moesaic.errors import PlacementError, PlanError
 from moesaic.machine_facts import this_machine, write_facts
 from moesaic.partitioner import partition
+from moesaic.partitioner.assign import rules
 from moesaic.partitioner.memory import CUDA_RESERVE
 from moesaic.plan_format import Facts
 from moesaic.usage_format import FORMAT, VERSION, Usage
@@ -58,6 +59,8 @@ def test_any_node_may_be_anywhere(rule, devices, tmp_path):
         ("expert", "is not REGEX=DEVICE", "write rules like"),
         ("=cpu", "is not REGEX=DEVICE", "write rules like"),
         ("[=cpu", "unterminated", "write rules like"),
+        ("a{99999999999}=cpu", "repetition", "write rules like"),
+        ("(" * 5000 + "=cpu", "recursion", "write rules like"),
         ("experts=cuda:7", "names cuda:7, the plan has cpu, cuda:0", "add the device"),
         ("experts=", "names no device", "add the device"),
         ("/layers.0/moe/expert$=cpu", "matches no node", "/layers.0/moe/experts"),
@@ -70,6 +73,34 @@ def test_wrong_rules_are_named(rule, message, hint):
         plan(MODEL, BOTH, place=[rule])
     assert repr(rule) in str(caught.value) and message in str(caught.value)
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "rule", ["(.+)+!=cpu", "(.|.)*!=cpu", "(.*)*(.*)*!=cpu", "(.?){9}" * 9 + "!=cpu"]
+)
+def test_a_rule_that_would_search_for_ever(rule, monkeypatch):
+    monkeypatch.setattr(rules, "MOST_SECONDS", 0.5)
+    with pytest.raises(PlacementError, match=r"the search takes more than 0\.5 s") as caught:
+        plan(MODEL, BOTH, place=[rule])
+    assert repr(rule) in str(caught.value) and "repetition" in caught.value.hint
+
+
+def test_a_plan_that_asks_for_such_a_search(tmp_path, monkeypatch):
+    partition(MODEL, tmp_path / "plan")
+    path = tmp_path / "plan" / "plan.json"
+    document = json.loads(path.read_text())
+    document["wishes"]["place"] = ["(.+)+!=cpu"]
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr(rules, "MOST_SECONDS", 0.5)
+    with pytest.raises(PlacementError, match="the search takes more than"):
+        partition(tmp_path / "plan", context=64)
+    assert json.loads(path.read_text()) == document
+
+
+@pytest.mark.parametrize("rule", ["layers.*/moe/(route|experts)$=cuda:0", ".*experts=cuda:0"])
+def test_rules_with_choices_match_as_any(rule):
+    made = plan(MODEL, BOTH, place=[rule])
+    assert where(made, "/layers.1/moe/experts") == {"cuda:0"}
 
 
 def test_rules_that_contradict_a_budget():
