@@ -22,6 +22,7 @@ __all__ = ["Advice", "Diagnosis", "diagnose"]
 _MOST_MEASURED = 512 << 20  # bytes that reading is measured with
 _SECONDS = 0.4  # for each measurement
 _DISK_BYTES = 64 << 20
+_SLOW_MEETING = 50e-6  # seconds; threads that spin on idle cores meet within a few microseconds
 _LITTLE_MEMORY = 8 << 30
 _LITTLE_DISK = 16 << 30
 _PACKAGES = {
@@ -122,6 +123,11 @@ def _advice(found: Diagnosis) -> Iterator[Advice]:
         yield Advice(
             f"a control group allows {found.quota:g} of {found.cores} cores",
             "more threads than that would be throttled; raise the container's CPU limit",
+        )
+    if found.facts.latency > _SLOW_MEETING:
+        yield Advice(
+            f"waking threads took {found.facts.latency * 1e6:.0f} µs",
+            "others use the cores, so plans expect too little of the CPU; measure again when idle",
         )
     if found.memory_available < _LITTLE_MEMORY:
         yield Advice(

@@ -10,6 +10,7 @@ from conftest import MODELS
 
 import moesaic
 import moesaic.cuda
+from moesaic.doctor import diagnose
 from moesaic.machine_facts import facts_path
 from moesaic.runtime import _native
 
@@ -46,6 +47,14 @@ def test_plans_use_what_the_doctor_measured(cache):
     assert found["machine"]["cores"] == _native.usable_cores()
     assert found["isa"] in found["isas"]
     assert found["disk_write"] > 0 and found["memory_available"] > 0
+
+
+@pytest.mark.parametrize("latency", [2e-6, 6e-4])
+def test_a_machine_in_use_is_told_to_measure_again(cache, monkeypatch, latency):
+    speed = {"read_bandwidth": 4e10, "int8_rate": 1e12, "float_rate": 2e11, "latency": latency}
+    monkeypatch.setattr(_native, "measure_speed", lambda *_: speed)
+    advice = [one.what for one in diagnose().advice]
+    assert ("waking threads took 600 µs" in advice) == (latency > 1e-4)
 
 
 def test_the_report_says_what_is_missing(cache):

@@ -16,6 +16,7 @@ from kit import many_layers, tiny_gguf
 from kit.command import as_json, refused, run, shown
 from kit.edited_gguf import edited
 from kit.split_gguf import split
+from kit.terminal import Terminal
 from kit.tiny_gguf import Tensor
 
 import moesaic
@@ -133,6 +134,16 @@ def test_predicted_speed_says_what_it_rests_on(copied, wide_plan):
 
 def test_a_pattern_that_is_no_regular_expression(demo_plan):
     assert "is not a regular expression" in refused("inspect", demo_plan, "(", "--why")
+
+
+def test_a_narrow_terminal_shows_every_number(wide_plan):
+    with Terminal("inspect", wide_plan, COLUMNS="60") as terminal:
+        terminal.expect("Memory (planned)")
+        table = terminal.expect("Placement")
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    assert lines[0] == ["device", "cpu", "cuda:0", "cuda:1"]
+    assert {"weights", "activations", "reserve", "total", "used"} <= {line[0] for line in lines}
+    assert "\u2026" not in table and all(len(line) <= 60 for line in table.splitlines())
 
 
 def test_tensors_and_program(demo_plan):

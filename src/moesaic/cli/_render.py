@@ -50,7 +50,8 @@ EXIT_INTERRUPTED = 130
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # What is not a terminal has no width that a table would have to fit.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000)
+_ANY_WIDTH = 1000
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _ANY_WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -106,7 +107,7 @@ def print_table(
     *,
     left: Sequence[str] = (),
 ) -> None:
-    """A table on stdout.
+    """A table on stdout; one that is wider than the terminal lies on its side if that is narrower.
 
     Args:
         title: Printed above it.
@@ -114,20 +115,36 @@ def print_table(
         rows: The cells; foreign text in them is made safe.
         left: Columns of text, aligned to the left as the first one is; numbers go to the right.
     """
+    rows = list(rows)
+    table = _table(title, columns, rows, left)
+    if _width(table) > out.width and len(rows) < len(columns):
+        head, *others = zip(columns, *rows, strict=True)
+        table = _table(title, head, others, ())
+    out.print(table)
+
+
+def _table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str]
+) -> Table:
     table = Table(
         title=Text(safe(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD
     )
     for i, column in enumerate(columns):
         is_text = i == 0 or column in left
         table.add_column(
-            column,
+            Text(safe(column)),
             justify="left" if is_text else "right",
             no_wrap=not is_text,
             overflow="fold" if is_text else "ellipsis",
         )
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
-    out.print(table)
+    return table
+
+
+def _width(table: Table) -> int:
+    """The columns that a table takes where nothing is folded."""
+    return out.measure(table, options=out.options.update(width=_ANY_WIDTH)).maximum
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
