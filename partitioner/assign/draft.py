@@ -9,7 +9,7 @@ from moesaic.partitioner.machine import CPU
 from moesaic.partitioner.placement import Placement
 from moesaic.partitioner.tally import Item
 
-__all__ = ["amount", "build_placement", "layer_homes", "make_units"]
+__all__ = ["build_placement", "layer_homes", "make_units"]
 
 _MOVED = {
     "dense": "budget: dense weights and KV first",
@@ -18,14 +18,6 @@ _MOVED = {
     "embed": "budget: room for the embedding too",
 }
 _LOOKUP = "embedding: a lookup, cheap on the host"
-
-
-def amount(count: float) -> str:
-    """A number of bytes in a sentence: ``1.20 GiB``."""
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= factor:
-            return f"{count / factor:.2f} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def layer_homes(

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from moesaic.partitioner.assign.chain import Move, Unit
-from moesaic.partitioner.assign.draft import amount
 from moesaic.partitioner.assign.fit import Option
 from moesaic.partitioner.machine import DeviceSpec
 from moesaic.partitioner.memory import CUDA_RESERVE
+from moesaic.units import size
 
 __all__ = ["Report"]
 
@@ -39,7 +39,7 @@ class Report:
     def reason_to_stay(self, unit: Unit) -> str:
         """Returns why a unit that did not move stayed on the host."""
         short = self._short(unit)
-        return f"budget: {amount(short)} short" if short > 0 else f"budget: {_NO_GAIN}"
+        return f"budget: {size(short)} short" if short > 0 else f"budget: {_NO_GAIN}"
 
     def notes(self) -> list[str]:
         """Returns what is remarkable, in sentences."""
@@ -57,7 +57,7 @@ class Report:
             yield (
                 f"{gpu.name}: {len(left)} of {len(dense)} parts of the model besides its experts "
                 f"stay on the CPU{self._price(dense)}; "
-                + (f"{amount(missing)} more vram would hold them" if missing > 0 else _NO_GAIN)
+                + (f"{size(missing)} more vram would hold them" if missing > 0 else _NO_GAIN)
             )
 
     def _price(self, dense: Sequence[Move]) -> str:
@@ -79,10 +79,10 @@ class Report:
         if gpu.budget is None or not own:
             return "nothing may be, or gains by it"
         if self._free(gpu) < smallest:
-            reserve = amount(gpu.budget - self._free(gpu))
+            reserve = size(gpu.budget - self._free(gpu))
             return (
-                f"the driver takes {reserve}, the smallest part of the model {amount(smallest)}, "
-                f"and the budget is {amount(gpu.budget)}"
+                f"the driver takes {reserve}, the smallest part of the model {size(smallest)}, "
+                f"and the budget is {size(gpu.budget)}"
             )
         return "no part of the model that fits would make it faster"
 
