@@ -63,7 +63,9 @@ def test_lone_surrogates_are_replaced(small):
 def test_texts_come_back(tokenizer):
     for text in vocab.texts():
         got = tokenizer.decode(tokenizer.encode(text), skip_special=True)
-        assert got == tokenizer.backend.decode(tokenizer.encode(text))
+        expected = tokenizer.backend.decode(tokenizer.encode(text))
+        # The library takes the letters of an added token, such as ö of DeepSeek, for bytes.
+        assert got == (expected if "\ufffd" not in expected else text)
 
 
 def test_decoding_equals_the_library_on_random_ids(tokenizer):
