@@ -116,14 +116,22 @@ class _Filling:
         return self._placement(taken, stays), report.notes()
 
     def _chains(self) -> list[list[Move]]:
-        """Returns the orders to move in: the best one, and one that leaves a large head to last."""
+        """Returns the orders to move in: the best one, and some that may fit a budget better.
+
+        Those leave a large head to last, and move whole layers although a usage profile is given:
+        a layer that is split hands its tokens over twice.
+        """
         moving = [unit for unit in self.units if not (self._several and unit.kind == "embed")]
         by_expert = self.problem.usage is not None
-        tally, footprint = self._tally, self._footprint
         return [
             make_chain(
-                moving, tally.copy(), footprint.copy(), by_expert=by_expert, head_last=head_last
+                moving,
+                self._tally.copy(),
+                self._footprint.copy(),
+                by_expert=hottest,
+                head_last=head_last,
             )
+            for hottest in sorted({by_expert, False}, reverse=True)
             for head_last in (False, True)
         ]
 
