@@ -119,6 +119,12 @@ def test_why_of_nodes_that_match(wide_plan, demo_plan):
     assert all(row["why"] for row in as_json("inspect", demo_plan, "--why")["why"])
 
 
+def test_a_pattern_that_matches_nothing_is_said(demo_plan):
+    result = run("inspect", demo_plan, "layers.99/")
+    assert result.exit_code == 0
+    assert "no node matches 'layers.99/'" in result.stderr
+
+
 def test_predicted_speed_says_what_it_rests_on(copied, wide_plan):
     text = shown("inspect", wide_plan)
     speed = [line.split() for line in text[text.index("Speed") :].splitlines()]

@@ -1,7 +1,7 @@
 """Reports about a plan, shared by ``partition`` and ``inspect``."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -241,24 +241,20 @@ def write_plot(file: PlanFile, path: Path) -> None:
     note(f"wrote {path}")
 
 
-class select:  # noqa: N801, used as a function
-    """Tells whether a name matches a regular expression anywhere; without one every name does.
+def select(pattern: str | None) -> Callable[[str], bool]:
+    """Returns what tells whether a name matches a pattern anywhere; without one every name does.
 
     Raises:
-        RequestError: The expression is malformed.
+        RequestError: It is not a regular expression.
     """
-
-    def __init__(self, pattern: str | None) -> None:
-        try:
-            self._pattern = re.compile(pattern or "")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise RequestError(
-                f"pattern: {pattern!r} is not a regular expression: {error}",
-                hint="write for instance 'layers[.]3/' or 'experts'",
-            ) from None
-
-    def __call__(self, name: str) -> bool:
-        return self._pattern.search(name) is not None
+    try:
+        compiled = re.compile(pattern or "")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RequestError(
+            f"pattern: {pattern!r} is not a regular expression: {error}",
+            hint="write for instance 'layers[.]3/' or 'experts'",
+        ) from None
+    return lambda name: compiled.search(name) is not None
 
 
 def _facts(file: PlanFile) -> list[tuple[str, str]]:

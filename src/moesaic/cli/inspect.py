@@ -180,6 +180,9 @@ def _lists(file: PlanFile, wanted: _Wanted) -> dict[str, Any]:
 
 def _print_lists(file: PlanFile, wanted: _Wanted) -> None:
     if wanted.nodes:
-        print_why(reasons(file, wanted.pattern), grouped=wanted.pattern is None)
+        rows = reasons(file, wanted.pattern)
+        print_why(rows, grouped=wanted.pattern is None)
+        if not rows:
+            note(f"no node matches {wanted.pattern!r}")
     if wanted.program:
         print_program(file, wanted.pattern)
