@@ -5,6 +5,7 @@ Sizes and keys are those of the published files, weights are random.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import synthetic_families as family
@@ -12,46 +13,34 @@ from gguf import GGMLQuantizationType as Type
 from gguf import LlamaFileType
 from synthetic_base import Model
 
+GPT_OSS_20B = Model(
+    name="gpt-oss-20b",
+    arch="gpt-oss",
+    layers=24,
+    of_layers=24,
+    width=2880,
+    heads=64,
+    kv_heads=8,
+    head_dim=64,
+    ff=2880,
+    experts=32,
+    used=4,
+    vocab=201088,
+    context=131072,
+    theta=150000.0,
+    file_type=LlamaFileType.MOSTLY_MXFP4_MOE,
+    tensors=family.gpt_oss_tensors,
+    metadata=family.gpt_oss_metadata,
+)
+
 MODELS = {
     m.name: m
     for m in (
-        Model(
-            name="gpt-oss-20b",
-            arch="gpt-oss",
-            layers=24,
-            of_layers=24,
-            width=2880,
-            heads=64,
-            kv_heads=8,
-            head_dim=64,
-            ff=2880,
-            experts=32,
-            used=4,
-            vocab=201088,
-            context=131072,
-            theta=150000.0,
-            file_type=LlamaFileType.MOSTLY_MXFP4_MOE,
-            tensors=family.gpt_oss_tensors,
-            metadata=family.gpt_oss_metadata,
-        ),
-        Model(
+        GPT_OSS_20B,
+        replace(
+            GPT_OSS_20B,
             name="gpt-oss-20b-f16",
-            arch="gpt-oss",
-            layers=24,
-            of_layers=24,
-            width=2880,
-            heads=64,
-            kv_heads=8,
-            head_dim=64,
-            ff=2880,
-            experts=32,
-            used=4,
-            vocab=201088,
-            context=131072,
-            theta=150000.0,
-            file_type=LlamaFileType.MOSTLY_MXFP4_MOE,
             tensors=partial(family.gpt_oss_tensors, dense=Type.F16),
-            metadata=family.gpt_oss_metadata,
         ),
         Model(
             name="mixtral-8x7b",

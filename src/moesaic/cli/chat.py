@@ -9,6 +9,17 @@ import typer
 
 from moesaic.cli._chat_session import ChatSession
 from moesaic.cli._open import open_runtime
+from moesaic.cli._options import (
+    Context,
+    MinP,
+    ModelPath,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+)
 from moesaic.cli._render import errors_as_messages
 from moesaic.errors import RequestError
 from moesaic.runtime.conversation import Conversation
@@ -18,9 +29,7 @@ __all__ = ["chat"]
 
 
 def chat(
-    model: Annotated[
-        Path, typer.Argument(help="A plan directory, or a GGUF file, which is partitioned once.")
-    ],
+    model: ModelPath,
     *,
     system: Annotated[
         str | None, typer.Option("--system", "-s", help="Instructions for the model.")
@@ -35,21 +44,17 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", "-n", help="Tokens of a reply at most.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Drop what is this much less probable than the best.")
-    ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes the random choices.")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="End an answer at this text; may be repeated.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", "-t", help="CPU threads.")] = None,
-    context: Annotated[
-        int | None, typer.Option("--context", help="Tokens of context; lower than a plan's.")
-    ] = None,
+    threads: Threads = None,
+    context: Context = None,
     load: Annotated[
         Path | None, typer.Option(help="Go on with a conversation saved by /save.")
     ] = None,

@@ -8,6 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from moesaic.cli._open import open_runtime
+from moesaic.cli._options import (
+    Context,
+    MinP,
+    ModelPath,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+)
 from moesaic.cli._record import recording
 from moesaic.cli._render import err, errors_as_messages, print_json
 from moesaic.errors import RequestError
@@ -17,9 +28,7 @@ __all__ = ["last_completion", "print_rates", "run"]
 
 
 def run(
-    plan: Annotated[
-        Path, typer.Argument(help="A plan directory, or a GGUF file, which is partitioned once.")
-    ],
+    plan: ModelPath,
     prompt: Annotated[
         str | None, typer.Argument(help="The text to continue; `-` or none reads stdin.")
     ] = None,
@@ -31,24 +40,20 @@ def run(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", help="Tokens to generate at most.")
     ] = 256,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k most probable tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Drop what is this much less probable than the best.")
-    ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes the random choices.")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="End at this text; may be repeated.")
     ] = None,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on past the model's end tokens.")
     ] = False,
-    threads: Annotated[int | None, typer.Option("--threads", "-t", help="CPU threads.")] = None,
-    context: Annotated[
-        int | None, typer.Option("--context", help="Tokens of context; lower than a plan's.")
-    ] = None,
+    threads: Threads = None,
+    context: Context = None,
     record_usage: Annotated[
         Path | None,
         typer.Option(help="Add which experts were chosen to this profile, for `--usage`."),
